@@ -1,0 +1,35 @@
+"""The seam between data and training: a batch is a pure function of the step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = -100  # a target where no loss is taken: the value that torch's cross_entropy ignores by default
+
+
+class Batch(NamedTuple):
+    """B windows of T predictions, in training order: ranks and micro-batches are slices of it."""
+
+    tokens: NDArray[np.int32]  # (B, T)
+    targets: NDArray[np.int32]  # (B, T), IGNORE where no loss is taken
+    window_ids: NDArray[np.int64]  # (B,): the window's first token in the store, or its number in a synthetic source
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        return Batch(self.tokens[start:stop], self.targets[start:stop], self.window_ids[start:stop])
+
+
+Batches = Callable[[int], Batch]
+
+
+class Stream(NamedTuple):
+    """What a `data:` section becomes: batches, and the facts about them that a run records."""
+
+    batches: Batches
+    window: int  # predictions a window
+    vocab_size: int  # ids are in [0, vocab_size)
+    categories: tuple[str, ...]  # the components the run trains on, in the order of their indices
+    steps_per_epoch: float | None  # None: windows are drawn independently
+    unique_tokens: int | None  # distinct target positions that the run can reach; None: unbounded (synthetic)
+    facts: dict[str, Any]  # for provenance and the report: documents used, too short, chunks a category, ...

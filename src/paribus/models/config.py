@@ -1,0 +1,38 @@
+"""The settings of a model: any transformers causal LM, from a preset, an architecture, or a folder or hub id."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from paribus.config import PositiveCount, Section
+
+
+class Preset(Section):
+    """A named architecture with random weights."""
+
+    kind: Literal["preset"] = "preset"
+    name: Literal["pythia-14m", "pythia-70m", "pythia-160m", "decoder-13m", "tiny-neox", "tiny-llama", "micro-neox"]
+    vocab_multiple: PositiveCount = Field(128, description="the embedding is padded to a multiple of this")
+
+
+class Architecture(Section):
+    """Any transformers architecture, by its `model_type` and the keys of its config, with random weights."""
+
+    kind: Literal["architecture"] = "architecture"
+    model_type: str = Field(description="e.g. gpt_neox, gpt2, olmo2, llama")
+    config: dict[str, Any] = Field(
+        {}, description="keys of that architecture's own config; vocab_size comes from the data"
+    )
+    vocab_multiple: PositiveCount = 128
+
+
+class Pretrained(Section):
+    """A local folder or hub id; `init: scratch` takes only its config."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    path: str
+    revision: str | None = None
+    init: Literal["weights", "scratch"] = "weights"
+
+
+ModelConfig = Annotated[Preset | Architecture | Pretrained, Field(discriminator="kind")]
