@@ -1,0 +1,128 @@
+"""The run directory: its identity, its lock, its state, and files that are either whole or absent."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from paribus.errors import RunError
+
+State = Literal["running", "done", "stopped", "failed", "diverged"]
+WHERE_AND_HOW = ("track", "launch", "paths")
+
+
+def identity(resolved: Mapping[str, Any]) -> str:
+    """Name a resolved config by 8 hex digits of the SHA-256 of its canonical JSON, without where-and-how."""
+    what = {key: value for key, value in resolved.items() if key not in WHERE_AND_HOW}
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:8]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent, whatever happens: temporary name, fsync, rename.
+
+    Raises RunError when the device is full; the old file, if any, is untouched."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise disk_error(error, path) from error
+
+
+def disk_error(error: OSError, path: Path) -> RunError:
+    """Say in one line why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return RunError(f"{path}: no space left on the device; free some and run the same command again")
+    return RunError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document atomically; NaN and infinities are refused, since no other program reads them."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RunDir:
+    """One run's folder. Creating it writes nothing; `lock` it before writing."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.yaml"
+        self.provenance_path = self.path / "provenance.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.timings_path = self.path / "timings.jsonl"
+        self.stream_path = self.path / "stream.u64"
+        self.log_path = self.path / "log.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.evals = self.path / "evals"
+
+    @property
+    def is_done(self) -> bool:
+        return (self.path / "DONE").exists()
+
+    def status(self) -> dict[str, Any]:
+        """What STATUS.json says; {} before the run has begun."""
+        try:
+            return dict(json.loads((self.path / "STATUS.json").read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def set_status(self, state: State, reason: str = "", **facts: Any) -> None:
+        """Record the state with its reason; `done` also leaves the DONE marker, any other state takes it away."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        done = self.path / "DONE"
+        if state != "done":
+            done.unlink(missing_ok=True)
+        write_json(self.path / "STATUS.json", {"state": state, "reason": reason, "updated": now, **facts})
+        if state == "done":
+            write_text(done, f"{now}\n")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the operating system lets go of it even after SIGKILL.
+
+        Raises RunError, with the holder, when another process has it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise RunError(f"{self.path}: in use by {holder}; wait for it, or stop it first") from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the run at this moment."""
+        try:
+            with (self.path / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
