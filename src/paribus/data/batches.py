@@ -1,5 +1,6 @@
 """The seam between data and training: a batch is a pure function of the step."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,14 @@ class Batch(NamedTuple):
 
     def rows(self, start: int, stop: int) -> "Batch":
         return Batch(self.tokens[start:stop], self.targets[start:stop], self.window_ids[start:stop])
+
+
+    def digest(self) -> bytes:
+        """8 bytes (BLAKE2b) of the tokens, targets and window ids, little-endian: what a run consumed at a step."""
+        hasher = hashlib.blake2b(digest_size=8)
+        for array, dtype in ((self.tokens, "<i4"), (self.targets, "<i4"), (self.window_ids, "<i8")):
+            hasher.update(np.ascontiguousarray(array, dtype=dtype))
+        return hasher.digest()
 
 
 Batches = Callable[[int], Batch]

@@ -1,0 +1,5 @@
+"""`python -m paribus`: the same as `paribus`."""
+
+from paribus.cli import main
+
+main()

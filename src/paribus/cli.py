@@ -1,0 +1,195 @@
+"""The command line: verbs to functions. Nothing heavy is imported before the verb that needs it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from paribus.errors import ParibusError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""paribus: a laboratory for controlled training experiments.
+
+Describe a run, change exactly one thing, and prove that everything else stayed equal.
+
+Begin with `paribus study ergodic smoke`, then read the report whose path it prints.
+Exit codes: 0 done, 1 a run failed, 2 a mistake in what was typed, 130/143 stopped by a signal (type the same again to go on).
+""",
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY.PATH=VALUE ...]", help="Settings that replace those of the file, e.g. train.optimizer.lr=3e-4"
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, do nothing.")]
+MaxParallel = Annotated[int | None, typer.Option(help="Runs at once; default: one per two cores.", min=1)]
+
+
+@app.command()
+def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Turn the documents of CORPUS.yaml into a token store; a store that is there already is verified.
+
+    `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
+    from paribus import commands
+
+    commands.prepare(corpus, overrides or [], dry_run)
+
+
+@app.command()
+def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Train RUN.yaml, or go on with a run directory. The same command resumes after any interruption, bit for bit.
+
+    `paribus train examples/coins.yaml train.optimizer.lr=1e-3 seeds.weights=7`"""
+    from paribus import commands
+
+    commands.train(run, overrides or [], dry_run)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run directory, or a folder with a transformers model.")],
+    evaluations: Annotated[Path, typer.Argument(help="EVAL.yaml: `evals:` as in a run, and `data:` for a bare model.")],
+    overrides: Overrides = None,
+    steps: Annotated[str, typer.Option(help="Checkpoints to score: `last`, `all`, or steps such as 100,200.")] = "last",
+) -> None:
+    """Score one checkpoint, or many, on frozen windows that every model shares.
+
+    `paribus eval runs/ergodic/k4-seed0-1a2b3c4d eval.yaml --steps all`"""
+    from paribus import commands
+
+    commands.evaluate(model, evaluations, overrides or [], steps)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml")],
+    overrides: Overrides = None,
+    max_parallel: MaxParallel = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Run every point of a grid in worker processes; what is done is skipped, what is unfinished is resumed.
+
+    `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`"""
+    from paribus import commands
+
+    commands.sweep(file, overrides or [], max_parallel, dry_run)
+
+
+@app.command()
+def status(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Folders to look below; default: runs")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show what runs, what failed and why, and what is done."""
+    from paribus import commands
+
+    commands.status(paths or [Path("runs")], watch, as_json)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Run directories, or folders that hold some.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about any runs; its figures are also written as SVG beside it."""
+    from paribus import commands
+
+    commands.report(paths, out)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="The study: ergodic.")],
+    size: Annotated[
+        str, typer.Argument(help="`smoke`, another YAML of the study, a path to your own, or `report`.")
+    ] = "smoke",
+    overrides: Overrides = None,
+    max_parallel: MaxParallel = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Carry a study from raw text to its report: prepare, sweep, evaluate, draw.
+
+    `paribus study ergodic smoke` takes minutes on two cores; `paribus study ergodic paper --dry-run` shows the full plan."""
+    from paribus import commands
+
+    commands.study(name, size, overrides or [], max_parallel, dry_run)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="RUN.yaml or a run directory.")],
+    other: Annotated[Path | None, typer.Argument(help="Another, to print the keys that differ.")] = None,
+    override: Annotated[list[str] | None, typer.Option("--set", help="KEY.PATH=VALUE, for both.")] = None,
+) -> None:
+    """Print a run's resolved config, or the keys in which two runs differ."""
+    from paribus import commands
+
+    commands.show(run, other, override or [])
+
+
+@app.command()
+def audit(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    other: Annotated[Path | None, typer.Argument(help="Another: every token that differs, with its cause.")] = None,
+) -> None:
+    """Replay a run's token stream, verify it against what the trainer consumed, and compare it with another's."""
+    from paribus import commands
+
+    commands.audit(run, other)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A store or a run directory.")],
+    url: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX")],
+    endpoint_url: Annotated[str | None, typer.Option(help="An S3 server other than Amazon's.")] = None,
+    delete_local: Annotated[
+        bool, typer.Option("--delete-local", help="Delete the folder once every file is verified.")
+    ] = False,
+) -> None:
+    """Upload a store or a run directory to S3: all or nothing, verified, resumable."""
+    from paribus import commands
+
+    commands.push(folder, url, endpoint_url, delete_local)
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX")],
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+    endpoint_url: Annotated[str | None, typer.Option(help="An S3 server other than Amazon's.")] = None,
+) -> None:
+    """Download what `push` uploaded: all files or none, each verified."""
+    from paribus import commands
+
+    commands.pull(url, folder, endpoint_url)
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="run, corpus, sweep, eval or study.")] = "run") -> None:
+    """Print the JSON Schema of a file, so that an editor completes and checks the YAML.
+
+    `paribus schema run > run.schema.json`, then begin a YAML with `# yaml-language-server: $schema=run.schema.json`"""
+    from paribus import commands
+
+    commands.schema(kind)
+
+
+def main() -> NoReturn:
+    """Run one verb; a user's mistake is printed in its own words and exits with its code."""
+    try:
+        app()
+    except ParibusError as error:
+        print(f"paribus: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(141)
+    sys.exit(0)

@@ -1,0 +1,73 @@
+"""Where a run came from: code, packages, hardware, command, and the fingerprints of what it read."""
+
+import getpass
+import hashlib
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+MAX_DIFF_CHARS = 200_000  # a longer diff is cut; its hash is always recorded
+
+
+def attempt(command: list[str] | None = None, **facts: Any) -> dict[str, Any]:
+    """Describe this process: one record an attempt, so that a resumed run shows every machine that worked on it."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": shlex.join(command if command is not None else [Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "host": socket.gethostname(),
+        "user": getpass.getuser(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "code": code(Path(__file__).parent),
+        "packages": packages(),
+        **facts,
+    }
+
+
+def code(folder: Path) -> dict[str, Any]:
+    """The commit that `folder` stands at, and what differs from it; {} outside a git checkout."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    diff = _git(folder, "diff", "HEAD")
+    return {
+        "commit": commit.strip(),
+        "dirty": bool(diff),
+        **({"diff_sha256": hashlib.sha256(diff.encode()).hexdigest(), "diff": diff[:MAX_DIFF_CHARS]} if diff else {}),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Name -> version of everything installed."""
+    return dict(sorted((d.metadata["Name"], d.version) for d in distributions()))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The fingerprints that `new` does not share with `old`, each in words: `tokenizer: found X, expected Y`."""
+    return [f"{key}: found {new.get(key)}, expected {old[key]}" for key in old if old[key] != new.get(key)]
+
+
+def _git(folder: Path, *args: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
