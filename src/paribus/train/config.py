@@ -59,7 +59,7 @@ class WarmupStableDecay(Section):
 
 
 class ReduceOnPlateau(Section):
-    """Multiply the rate by `factor` after `patience` evaluations without an improvement of `delta`."""
+    """Multiply the rate by `factor` when more than `patience` evaluations in a row bring no improvement of `delta`."""
 
     kind: Literal["plateau"] = "plateau"
     warmup_steps: Count = 0
@@ -81,7 +81,9 @@ class Checkpoints(Section):
     initial: bool = Field(False, description="keep step 0 too")
     best: Count = Field(0, description="keep the k best by the smoothed validation loss")
     best_evaluation: str | None = Field(None, description="the `loss` evaluation that `best` and `improvement` follow")
-    best_smoothing: Fraction = Field(0.9, description="of the exponential average, bias-corrected; 0: the raw loss")
+    best_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="of the exponential average, bias-corrected; 0: the raw loss"
+    )
     improvement: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="keep a checkpoint whenever the smoothed loss fell below this factor of the last one's"
     )

@@ -1,0 +1,207 @@
+"""The training loop: batches, steps, actions, checkpoints, and every way a run can end."""
+
+import math
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from paribus.data.batches import IGNORE, Batch, Stream
+from paribus.data.generators import key
+from paribus.errors import Diverged
+from paribus.objectives.objective import Objective
+from paribus.rundir import RunDir, write_json
+from paribus.train import checkpoint
+from paribus.train.budget import num_steps
+from paribus.train.clock import Clock
+from paribus.train.config import ReduceOnPlateau, TrainConfig
+from paribus.train.engine import Engine, StepReport
+from paribus.train.optim import lr_factor
+from paribus.train.progress import Meter
+from paribus.train.records import Records
+from paribus.train.signals import Interrupts
+from paribus.train.state import LoopState, after_evaluation, after_step, finish_reason
+
+MAX_IDS_IN_A_LINE = 8
+
+
+class Action(NamedTuple):
+    """Something that happens between steps, on every rank: an evaluation, a sample."""
+
+    every: int | None  # steps; None: only after the last step. After the last step it happens in any case
+    at_start: bool  # also before the first step
+    run: Callable[[int], Mapping[str, float]]  # step -> metrics, such as evaluation/NAME/loss
+
+
+class Log(Protocol):
+    """Where metrics are mirrored to."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+
+class Job(NamedTuple):
+    """What a run is, apart from its data, model and objective."""
+
+    config: TrainConfig
+    run: RunDir
+    seed: int  # of the dropout
+    bar: bool = True  # a progress bar where stderr is a terminal
+
+
+class Outcome(NamedTuple):
+    """How fit ended; a loss that is not finite ends it with Diverged instead."""
+
+    state: Literal["done", "stopped"]
+    step: int
+    reason: str
+    signal: int = 0  # that stopped it: the caller exits with 128 + signal
+
+
+class _Session(NamedTuple):
+    engine: Engine
+    job: Job
+    actions: Sequence[Action]
+    records: Records
+    log: Log
+    total: int  # steps
+    clock: Clock
+
+
+def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions: Sequence[Action], log: Log) -> Outcome:
+    """Train the engine's prepared model to the end of its budget, from the newest checkpoint where there is one.
+
+    Every file but timings.jsonl is a function of the arguments: killed at any moment and called again, it writes the
+    same bytes (fp32 on a CPU). Raises Diverged for a loss that is not finite, RunError when the device is full,
+    CheckpointError when the newest checkpoint is damaged."""
+    config, run = job.config, job.run
+    total = num_steps(config, stream)
+    state, offsets = _resume(engine, run)
+    is_writer = engine.rank == 0
+    with (
+        Interrupts() as interrupts,
+        Records(run, offsets, is_writer=is_writer) as records,
+        Meter(total, state.step, is_on=is_writer, bar=job.bar) as meter,
+    ):
+        session = _Session(engine, job, actions, records, log, total, Clock(state))
+        if not offsets:
+            state = _checkpoint(session, _act(session, state), is_asked=False)
+        while not state.finished:
+            session.clock.lap("loop_s")
+            batch = stream.batches(state.step)
+            session.clock.lap("data_s")
+            lr = _learning_rate(config, state, total)
+            report = engine.step(objective, batch, lr, key(job.seed, "dropout", state.step) % 2**62)
+            if report.update == "refused":
+                raise _diverged(engine, run, state.step, report, batch)
+            session.clock.lap("step_s")
+            state = after_step(state, report, int((batch.targets != IGNORE).sum()))
+            records.batch(batch)
+            state = _record(session, state, report, lr, stream.steps_per_epoch)
+            meter.show(state.step, report.loss, lr, session.clock.tokens_per_s)
+            state = _act(session, state)
+            is_interrupted = engine.any(interrupts.received is not None)
+            state = _checkpoint(session, state, is_asked=is_interrupted)
+            if is_interrupted and not state.finished:
+                number = interrupts.received or signal.SIGTERM
+                return Outcome("stopped", state.step, f"{number.name} after step {state.step}", number)
+    return Outcome("done", state.step, state.finished)
+
+
+def _resume(engine: Engine, run: RunDir) -> tuple[LoopState, dict[str, int]]:
+    """Load the newest checkpoint; without one, the beginning and no offsets."""
+    folder = checkpoint.newest(run.checkpoints)
+    if engine.rank == 0 and folder:
+        checkpoint.verify(folder)
+    engine.barrier()
+    saved = checkpoint.load_state(folder) if folder else {"loop": LoopState().to_json(), "offsets": {}}
+    if folder:
+        engine.load(folder)
+    state = LoopState.from_json(saved["loop"])
+    if engine.rank == 0:
+        checkpoint.prune(run.checkpoints, state.retention.keeps())
+    return state, saved["offsets"]
+
+
+def _learning_rate(config: TrainConfig, state: LoopState, total: int) -> float:
+    """The rate of the step after `state`."""
+    schedule = config.schedule
+    reduced = state.plateau.factor(schedule) if isinstance(schedule, ReduceOnPlateau) else 1.0
+    return config.optimizer.lr * lr_factor(schedule, state.step + 1, total) * reduced
+
+
+def _record(session: _Session, state: LoopState, report: StepReport, lr: float, epoch: float | None) -> LoopState:
+    """Write the step's metrics when they are due, and the mean loss of an epoch that ended with this step."""
+    config, step = session.job.config, state.step
+    if step % config.log_every == 0 or step == session.total:
+        values = {"loss": report.loss, "lr": lr, "grad_norm": report.grad_norm, "tokens": state.tokens, **report.sums}
+        if config.precision == "fp16":
+            values["skipped_steps"] = state.skipped
+        _publish(session, step, values)
+        session.records.timing(step, session.clock.interval(state))
+    if epoch and int(step / epoch) > int((step - 1) / epoch):
+        _publish(session, step, {"epoch": int(step / epoch), "epoch/loss": state.epoch_loss / state.epoch_steps})
+        return state._replace(epoch_loss=0.0, epoch_steps=0)
+    return state
+
+
+def _act(session: _Session, state: LoopState) -> LoopState:
+    """Run the actions that are due, and decide whether the run is over; if so, the other actions are due as well."""
+    ran: set[int] = set()
+    for last in (False, True):
+        if last:
+            state = state._replace(finished=finish_reason(state, session.job.config, session.total))
+        for number, action in enumerate(session.actions):
+            if number not in ran and _is_due(action, state, session.total):
+                ran.add(number)
+                state = after_evaluation(state, session.job.config, _run(session, action, state.step))
+    return state
+
+
+def _is_due(action: Action, state: LoopState, total: int) -> bool:
+    if state.step == 0:
+        return action.at_start
+    return bool(state.finished) or state.step == total or (action.every is not None and state.step % action.every == 0)
+
+
+def _run(session: _Session, action: Action, step: int) -> dict[str, float]:
+    """Run an action on every rank and publish rank 0's numbers."""
+    session.clock.lap("loop_s")
+    metrics = action.run(step)
+    agreed = dict(zip(metrics, session.engine.agree(list(metrics.values())), strict=True))
+    _publish(session, step, agreed)
+    session.clock.lap("actions_s")
+    return agreed
+
+
+def _publish(session: _Session, step: int, values: Mapping[str, float]) -> None:
+    session.records.metrics(step, values)
+    if session.engine.rank == 0:
+        session.log.log(step, values)
+
+
+def _checkpoint(session: _Session, state: LoopState, *, is_asked: bool) -> LoopState:
+    """Write the checkpoint of this step when one is due or asked for, then delete those that are no longer kept."""
+    engine, run = session.engine, session.job.run
+    decided = state.retention.decide(session.job.config.checkpoints, state.step, is_last=bool(state.finished))
+    state = state._replace(retention=decided)
+    if state.step in decided.keeps() or is_asked:
+        session.clock.lap("loop_s")
+        saved = {"loop": state.to_json(), "offsets": session.records.offsets()}
+        checkpoint.save_checkpoint(engine, run.checkpoints, state.step, saved)
+        if engine.rank == 0:
+            checkpoint.prune(run.checkpoints, decided.keeps())
+        session.clock.lap("checkpoint_s")
+    return state
+
+
+def _diverged(engine: Engine, run: RunDir, step: int, report: StepReport, batch: Batch) -> Diverged:
+    """Say which batch it was; all its window ids go to diverged.json."""
+    ids = [int(number) for number in batch.window_ids]
+    facts = {"step": step + 1, "loss": str(report.loss), "grad_norm": str(report.grad_norm), "window_ids": ids}
+    if engine.rank == 0:
+        write_json(run.path / "diverged.json", facts)
+    what = "loss" if not math.isfinite(report.loss) else "gradient norm"
+    shown = ", ".join(map(str, ids[:MAX_IDS_IN_A_LINE])) + (", ..." if len(ids) > MAX_IDS_IN_A_LINE else "")
+    return Diverged(
+        f"{run.path}: step {step + 1}: the {what} is not finite (loss {report.loss}, gradient norm {report.grad_norm});"
+        f" window ids {shown} ({len(ids)} in diverged.json); no weight was changed"
+    )
