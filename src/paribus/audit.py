@@ -31,8 +31,8 @@ class Verification(NamedTuple):
         if not self.altered:
             return f"{self.run}: {self.steps:,} steps replayed, every batch is the one that was consumed"
         return (
-            f"{self.run}: {self.steps:,} steps replayed, {len(self.altered):,} consumed another batch than the config gives, "
-            f"the first at step {self.altered[0]}"
+            f"{self.run}: {self.steps:,} steps replayed, {len(self.altered):,} consumed another batch than "
+            f"the config gives, the first at step {self.altered[0]}"
         )
 
 
@@ -135,7 +135,9 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             batch_a, batch_b = one.stream.batches(step), two.stream.batches(step)
             if batch_a.targets.shape != batch_b.targets.shape:
                 shapes = f"{batch_a.targets.shape} and {batch_b.targets.shape} (windows, predictions)"
-                raise RunError(f"the batches of {a.path} and {b.path} have different shapes, {shapes}: nothing to compare")
+                raise RunError(
+                    f"the batches of {a.path} and {b.path} have different shapes, {shapes}: nothing to compare"
+                )
             tokens += batch_a.targets.size
             names = one.categories(batch_a), two.categories(batch_b)
             for side in (0, 1):
@@ -163,3 +165,26 @@ def _differences(step: int, a: Batch, b: Batch, names_a: list[str], names_b: lis
         num_tokens, position = int((a.targets[row] != b.targets[row]).sum()), int(np.argmax(changed[row]))
         ids = int(a.window_ids[row]), int(b.window_ids[row])
         yield Difference(step, int(row), *ids, names_a[row], names_b[row], num_tokens, position, cause)
+
+
+def print_audit(paths: list[Path], out: Path | None = None) -> int:
+    """Verify one run, or verify two and compare them; findings on stdout, progress on stderr.
+
+    Returns the exit code: 1 when a run consumed something else than its config gives."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    runs = [RunDir(path) for path in paths]
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+
+        def progress(what: str) -> Progress:
+            task = bar.add_task(what, total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        verified = [verify(run, progress(f"verifying {run.path.name}")) for run in runs]
+        comparison = compare(runs[0], runs[1], out, progress("comparing")) if len(runs) == 2 else None
+    for verification in verified:
+        print(verification.line())
+    if comparison is not None:
+        print("\n".join(comparison.lines()))
+    return 1 if any(verification.altered for verification in verified) else 0

@@ -18,7 +18,7 @@ app = typer.Typer(
 Describe a run, change exactly one thing, and prove that everything else stayed equal.
 
 Begin with `paribus study ergodic smoke`, then read the report whose path it prints.
-Exit codes: 0 done, 1 a run failed, 2 a mistake in what was typed, 130/143 stopped by a signal (type the same again to go on).
+Exit codes: 0 done, 1 a run failed, 2 a mistake in what was typed, 130/143 stopped by a signal (the same command goes on).
 """,
 )
 
@@ -37,9 +37,17 @@ def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) 
     """Turn the documents of CORPUS.yaml into a token store; a store that is there already is verified.
 
     `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
-    from paribus import commands
+    from paribus import config as configs
+    from paribus.data.config import CorpusConfig
+    from paribus.data.prepare import prepare as prepare_corpus
 
-    commands.prepare(corpus, overrides or [], dry_run)
+    config = configs.load(corpus, CorpusConfig, overrides or [])
+    if dry_run:
+        print(configs.dump(config), end="")
+        return
+    store = prepare_corpus(config)
+    print(f"{store.path}: {len(store.documents.id):,} documents, {store.num_tokens:,} tokens, {store.fingerprint[:12]}")
+    print(f"next: paribus train RUN.yaml data.store={store.path}")
 
 
 @app.command()
@@ -47,9 +55,24 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
     """Train RUN.yaml, or go on with a run directory. The same command resumes after any interruption, bit for bit.
 
     `paribus train examples/coins.yaml train.optimizer.lr=1e-3 seeds.weights=7`"""
-    from paribus import commands
+    from paribus import experiment
+    from paribus.launch import torchrun
 
-    commands.train(run, overrides or [], dry_run)
+    directory, config = experiment.open_run(run, overrides or [])
+    if dry_run:
+        print("\n".join(experiment.plan(directory, config)))
+        return
+    experiment.hold(directory, config)
+    if directory.is_done:
+        print(f"{directory.path}: done already")
+    elif config.launch.num_processes > 1 and not torchrun.is_inside():
+        sys.exit(torchrun.run(directory.path, config.launch))
+    else:
+        outcome = experiment.run(directory, config)
+        if outcome.state == "stopped":
+            print(f"{directory.path}: {outcome.reason}; the same command goes on from there", file=sys.stderr)
+            sys.exit(128 + outcome.signal)
+    print(f"next: paribus report {directory.path}")
 
 
 @app.command("eval")
@@ -62,9 +85,11 @@ def evaluate(
     """Score one checkpoint, or many, on frozen windows that every model shares.
 
     `paribus eval runs/ergodic/k4-seed0-1a2b3c4d eval.yaml --steps all`"""
-    from paribus import commands
+    from paribus.evaluation import evaluate as evaluate_model
 
-    commands.evaluate(model, evaluations, overrides or [], steps)
+    for path, summary in evaluate_model(model, evaluations, overrides or [], steps):
+        print(f"{path}: " + ", ".join(f"{metric} {value:.6g}" for metric, value in summary.items()))
+    print(f"next: paribus report {model}")
 
 
 @app.command()
@@ -77,9 +102,18 @@ def sweep(
     """Run every point of a grid in worker processes; what is done is skipped, what is unfinished is resumed.
 
     `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`"""
-    from paribus import commands
+    from paribus import experiment
+    from paribus.launch import grid, local
 
-    commands.sweep(file, overrides or [], max_parallel, dry_run)
+    configs = grid.expand(file, overrides or [])
+    if dry_run:
+        for config in configs:
+            print("\n".join(experiment.plan(experiment.place(config), config)))
+        return
+    result = local.sweep(configs, max_parallel)
+    print(result.line())
+    print(f"next: paribus report {configs[0].paths.runs}/{configs[0].study}")
+    sys.exit(result.exit_code)
 
 
 @app.command()
@@ -89,9 +123,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what runs, what failed and why, and what is done."""
-    from paribus import commands
+    from paribus.launch.status import show_status
 
-    commands.status(paths or [Path("runs")], watch, as_json)
+    show_status(paths or [Path("runs")], watch, as_json)
 
 
 @app.command()
@@ -100,9 +134,9 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page about any runs; its figures are also written as SVG beside it."""
-    from paribus import commands
+    from paribus.report.overview import generic_report
 
-    commands.report(paths, out)
+    print(generic_report(paths, out))
 
 
 @app.command()
@@ -118,9 +152,9 @@ def study(
     """Carry a study from raw text to its report: prepare, sweep, evaluate, draw.
 
     `paribus study ergodic smoke` takes minutes on two cores; `paribus study ergodic paper --dry-run` shows the full plan."""
-    from paribus import commands
+    from paribus.studies.study import run_study
 
-    commands.study(name, size, overrides or [], max_parallel, dry_run)
+    run_study(name, size, overrides or [], max_parallel, dry_run)
 
 
 @app.command()
@@ -130,20 +164,30 @@ def show(
     override: Annotated[list[str] | None, typer.Option("--set", help="KEY.PATH=VALUE, for both.")] = None,
 ) -> None:
     """Print a run's resolved config, or the keys in which two runs differ."""
-    from paribus import commands
+    from paribus import config as configs
+    from paribus import experiment
 
-    commands.show(run, other, override or [])
+    one = experiment.read(run, override or [])
+    if other is None:
+        print(configs.dump(one), end="")
+        return
+    two = experiment.read(other, override or [])
+    differing = configs.difference(one.model_dump(mode="json"), two.model_dump(mode="json"))
+    print("\n".join(f"{key}: {a} | {b}" for key, a, b in differing) or "no key differs")
 
 
 @app.command()
 def audit(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     other: Annotated[Path | None, typer.Argument(help="Another: every token that differs, with its cause.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="One JSON line for every window that differs.")
+    ] = None,
 ) -> None:
     """Replay a run's token stream, verify it against what the trainer consumed, and compare it with another's."""
-    from paribus import commands
+    from paribus import audit as audits
 
-    commands.audit(run, other)
+    sys.exit(audits.print_audit([run] if other is None else [run, other], out))
 
 
 @app.command()
@@ -156,9 +200,9 @@ def push(
     ] = False,
 ) -> None:
     """Upload a store or a run directory to S3: all or nothing, verified, resumable."""
-    from paribus import commands
+    from paribus import remote
 
-    commands.push(folder, url, endpoint_url, delete_local)
+    remote.push(folder, url, endpoint_url=endpoint_url, delete_local=delete_local)
 
 
 @app.command()
@@ -168,9 +212,9 @@ def pull(
     endpoint_url: Annotated[str | None, typer.Option(help="An S3 server other than Amazon's.")] = None,
 ) -> None:
     """Download what `push` uploaded: all files or none, each verified."""
-    from paribus import commands
+    from paribus import remote
 
-    commands.pull(url, folder, endpoint_url)
+    remote.pull(url, folder, endpoint_url=endpoint_url)
 
 
 @app.command()
@@ -178,9 +222,11 @@ def schema(kind: Annotated[str, typer.Argument(help="run, corpus, sweep, eval or
     """Print the JSON Schema of a file, so that an editor completes and checks the YAML.
 
     `paribus schema run > run.schema.json`, then begin a YAML with `# yaml-language-server: $schema=run.schema.json`"""
-    from paribus import commands
+    import json
 
-    commands.schema(kind)
+    from paribus.schemas import schema_of
+
+    print(json.dumps(schema_of(kind), indent=1))
 
 
 def main() -> NoReturn:

@@ -1,14 +1,30 @@
 """RunConfig and run(): the only place where the parts meet."""
 
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
+from paribus import config as configs
+from paribus import provenance, rundir
 from paribus.config import Section
-from paribus.data.config import DataConfig, Seeds
-from paribus.evals.config import EvalConfig
+from paribus.data.batches import Stream
+from paribus.data.config import DataConfig, Seeds, TextData
+from paribus.errors import Diverged, ParibusError, RunError
+from paribus.evals.config import EvalConfig, LossEval
 from paribus.models.config import ModelConfig
 from paribus.objectives.config import NextToken, ObjectiveConfig
+from paribus.rundir import RunDir
 from paribus.track.config import TrackConfig
 from paribus.train.config import LaunchConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from paribus.train.engine import Engine
+    from paribus.train.loop import Action, Outcome
 
 
 class Paths(Section):
@@ -30,3 +46,216 @@ class RunConfig(Section):
     track: TrackConfig = TrackConfig()
     launch: LaunchConfig = LaunchConfig()
     paths: Paths = Paths()
+
+
+def resolve(config: RunConfig) -> dict[str, Any]:
+    """The config as a mapping in which every store is named by its fingerprint: what decides the run's identity.
+
+    The same run has the same identity wherever its stores lie. Raises StoreError when a store is missing."""
+    mapping = config.model_dump(mode="json")
+    prints = fingerprints(config)
+    if "data" in prints:
+        mapping["data"]["store"] = prints["data"]
+    for name in config.evals:
+        if f"evals.{name}" in prints:
+            mapping["evals"][name]["store"] = prints[f"evals.{name}"]
+    return mapping
+
+
+def fingerprints(config: RunConfig) -> dict[str, str]:
+    """The content of every store that the run reads: `data`, and `evals.NAME` where an evaluation has its own."""
+    from paribus.data.store import open_store
+
+    paths = {"data": config.data.store} if isinstance(config.data, TextData) else {}
+    paths |= {
+        f"evals.{name}": e.store for name, e in config.evals.items() if isinstance(e, LossEval) and e.store is not None
+    }
+    return {name: open_store(Path(path)).fingerprint for name, path in paths.items()}
+
+
+def place(config: RunConfig) -> RunDir:
+    """Where the run lives: RUNS/STUDY/NAME-ID. Nothing is written. Raises StoreError when a store is missing."""
+    return RunDir(Path(config.paths.runs) / config.study / f"{config.name}-{rundir.identity(resolve(config))}")
+
+
+def create(config: RunConfig) -> RunDir:
+    """Make the run's directory, or find it again; nothing is trained."""
+    run = place(config)
+    hold(run, config)
+    return run
+
+
+def hold(run: RunDir, config: RunConfig) -> None:
+    """Write the config into the directory, where it was not yet. Raises RunError when it holds another run."""
+    if run.config_path.exists():
+        refuse_changes(run, config)
+    if not run.is_done:  # what may differ is where and how: the newest word counts
+        run.path.mkdir(parents=True, exist_ok=True)
+        rundir.write_text(run.config_path, configs.dump(config))
+
+
+def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, RunConfig]:
+    """From RUN.yaml or a run directory to both; overrides of a directory may change where and how, and nothing else."""
+    if path.is_dir():
+        return RunDir(path), load(RunDir(path), overrides)
+    config = configs.load(path, RunConfig, overrides)
+    return place(config), config
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of RUN.yaml or of a run directory, whether its data are at hand or not."""
+    return configs.load(path / "config.yaml" if path.is_dir() else path, RunConfig, overrides)
+
+
+def load(run: RunDir, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run directory's config. Raises RunError when an override would make it another run."""
+    if not run.config_path.exists():
+        raise RunError(f"{run.path}: no config.yaml: not a run directory; `paribus train RUN.yaml` makes one")
+    config = configs.load(run.config_path, RunConfig, overrides)
+    if overrides:
+        refuse_changes(run, config)
+    return config
+
+
+def refuse_changes(run: RunDir, config: RunConfig) -> None:
+    """Raise RunError, with both values of every key, when `config` is not the run that the directory holds."""
+    held, asked = (resolve(c) for c in (configs.load(run.config_path, RunConfig), config))
+    changed = [
+        f"  {key}: {old} in the directory, {new} asked for"
+        for key, old, new in configs.difference(held, asked)
+        if key.split(".")[0] not in rundir.WHERE_AND_HOW
+    ]
+    if changed:
+        lines = "\n".join(changed)
+        raise RunError(
+            f"{run.path}: holds another run; train the changed config under its own name. It differs in\n{lines}"
+        )
+
+
+def run(directory: RunDir, config: RunConfig) -> "Outcome":
+    """Train the run that `directory` holds, from its newest checkpoint to the end of its budget.
+
+    Every rank of a process group calls this; rank 0 writes. The status tells the end: done, stopped (a signal), diverged
+    or failed. Raises Diverged for a loss that is not finite, RunError when another process holds the directory, when the
+    device is full, or when the data are no longer those that the run began with."""
+    from paribus.train.engine import build_engine
+
+    rank = int(os.environ.get("RANK", 0))
+    with directory.lock() if rank == 0 else contextlib.nullcontext():
+        engine = build_engine(config.launch, config.train)
+        try:
+            outcome = _train(directory, config, engine)
+        except Diverged as error:
+            _end(directory, rank, "diverged", str(error))
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            _end(
+                directory,
+                rank,
+                "failed",
+                f"{type(error).__name__}: {error}" if not isinstance(error, ParibusError) else str(error),
+            )
+            raise
+        finally:
+            engine.close()
+        _end(directory, rank, outcome.state, outcome.reason, step=outcome.step)
+        return outcome
+
+
+def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
+    from paribus.data.stream import build_stream
+    from paribus.models.hf import build_model
+    from paribus.objectives.build import build_objective
+    from paribus.track.tracker import Mirrors, build_trackers
+    from paribus.train.budget import num_steps
+    from paribus.train.loop import Job, fit
+
+    stream = build_stream(config.data, config.seeds, config.train.batch_size)
+    total = num_steps(config.train, stream)
+    if engine.rank == 0:
+        record_attempt(directory, config, data_facts(config, stream, total))
+        directory.set_status("running", num_steps=total)
+    engine.prepare(build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights))
+    job = Job(config.train, directory, config.seeds.weights, config.launch.progress)
+    mirrors = Mirrors({})
+    if engine.rank == 0:
+        mirrors = build_trackers(config.track, directory, config.name, config.model_dump(mode="json"))
+    with contextlib.closing(mirrors) as log:
+        return fit(engine, build_objective(config.objective), stream, job, evaluations(directory, config, engine), log)
+
+
+def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list["Action"]:
+    """The run's evaluations as actions of the loop; rank 0 writes evals/NAME/step-000500.json."""
+    from paribus.evals.build import EvalContext, evaluate
+    from paribus.evals.results import write_result
+    from paribus.train.loop import Action
+
+    context = EvalContext(config.data, config.seeds, str(engine.device), rank=engine.rank, world=engine.world)
+
+    def action(name: str, evaluation: EvalConfig) -> Action:
+        def score(step: int) -> Mapping[str, float]:
+            result = evaluate(evaluation, engine.model, context)
+            if engine.rank == 0:
+                write_result(directory.evals, name, step, result)
+            return {f"evaluation/{name}/{metric}": value for metric, value in result.summary.items()}
+
+        return Action(evaluation.every, evaluation.at_start, score)
+
+    return [action(name, evaluation) for name, evaluation in config.evals.items()]
+
+
+def plan(directory: RunDir, config: RunConfig) -> list[str]:
+    """What training the run would mean, in lines for a person; nothing is written."""
+    from paribus.data.stream import build_stream
+    from paribus.train.budget import num_steps
+
+    stream = build_stream(config.data, config.seeds, config.train.batch_size)
+    facts = data_facts(config, stream, num_steps(config.train, stream))
+    state = "done" if directory.is_done else directory.status().get("state", "new")
+    unique = "unbounded" if facts["unique_tokens"] is None else f"{facts['unique_tokens']:,}"
+    passes = "" if facts["passes"] is None else f", {facts['passes']:.2f} passes"
+    return [
+        f"{directory.path} ({state})",
+        f"  {facts['steps']:,} steps of {config.train.batch_size} windows of {stream.window} predictions: "
+        f"{facts['total_tokens']:,} tokens, {unique} unique{passes}",
+        f"  categories: {', '.join(stream.categories)}",
+    ]
+
+
+def data_facts(config: RunConfig, stream: Stream, total: int) -> dict[str, Any]:
+    """How much the run reads: unique tokens, total tokens, and passes over the unique ones."""
+    tokens = total * config.train.batch_size * stream.window
+    unique = stream.unique_tokens
+    return {
+        "steps": total,
+        "total_tokens": tokens,
+        "unique_tokens": unique,
+        "passes": tokens / unique if unique else None,
+        "categories": list(stream.categories),
+        **stream.facts,
+    }
+
+
+def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]) -> None:
+    """Add this process to provenance.json. Raises RunError when the stores are not those that the run began with."""
+    stores = fingerprints(config)
+    path = directory.provenance_path
+    known: dict[str, Any] = {"stores": stores, "data": dict(data), "attempts": []}
+    if path.exists():
+        known = json.loads(path.read_text())
+    if known["stores"] != stores:
+        changed = [f"{name}: {known['stores'].get(name)} then, {now} now" for name, now in stores.items()]
+        raise RunError(
+            f"{directory.path}: the data changed since the run began ({'; '.join(changed)}); bring the old store back"
+        )
+    known["attempts"].append(provenance.attempt(resumes_from=directory.status().get("step")))
+    rundir.write_json(path, known)
+
+
+def _end(directory: RunDir, rank: int, state: rundir.State, reason: str, **facts: Any) -> None:
+    if rank == 0:
+        directory.set_status(state, reason, **{**_kept(directory), **facts})
+
+
+def _kept(directory: RunDir) -> dict[str, Any]:
+    return {key: value for key, value in directory.status().items() if key == "num_steps"}

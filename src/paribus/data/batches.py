@@ -20,12 +20,11 @@ class Batch(NamedTuple):
     def rows(self, start: int, stop: int) -> "Batch":
         return Batch(self.tokens[start:stop], self.targets[start:stop], self.window_ids[start:stop])
 
-
     def digest(self) -> bytes:
         """8 bytes (BLAKE2b) of the tokens, targets and window ids, little-endian: what a run consumed at a step."""
         hasher = hashlib.blake2b(digest_size=8)
         for array, dtype in ((self.tokens, "<i4"), (self.targets, "<i4"), (self.window_ids, "<i8")):
-            hasher.update(np.ascontiguousarray(array, dtype=dtype))
+            hasher.update(np.ascontiguousarray(array, dtype=dtype).data)
         return hasher.digest()
 
 

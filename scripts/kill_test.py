@@ -1,0 +1,141 @@
+"""Kill runs with SIGKILL at random moments, resume each, and compare it bit for bit with one that was never interrupted.
+
+python scripts/kill_test.py 50        prints "50 of 50" and exits 0, or names the runs that differ and exits 1
+
+A third of the kills come at a random time, a third while a checkpoint is being written, a third while an evaluation
+runs; each run may be killed several times before it is let through. Every attempt is a process of its own.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from paribus import config as configs
+from paribus.experiment import RunConfig, create, run
+from paribus.rundir import RunDir
+
+CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS = 5, 10, 40
+RUN = {
+    "study": "kill-test",
+    "name": "coins",
+    "data": {"kind": "coins", "num_components": 5, "window": 32},
+    "model": {"kind": "preset", "name": "micro-neox"},
+    "train": {
+        "batch_size": 32,
+        "micro_batch_size": 16,
+        "budget": {"steps": STEPS},
+        "optimizer": {"kind": "adamw", "lr": 3e-3},
+        "schedule": {"kind": "cosine", "warmup_steps": 5},
+        "log_every": 1,
+        "checkpoints": {"every": CHECKPOINT_EVERY, "keep_last": 2, "initial": True},
+    },
+    "evals": {"optimum": {"kind": "bayes", "sequences": 320, "batch_size": 32, "every": EVALUATE_EVERY, "at_start": True}},
+    "launch": {"threads": 1, "device": "cpu", "progress": False},
+}
+
+
+def attempt(folder: Path) -> int:
+    """Train or resume the run below `folder` in a new process; return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        config = configs.from_mapping({**RUN, "paths": {"runs": str(folder)}}, RunConfig, "kill_test.py")
+        run(create(config), config)
+        os._exit(0)
+    except BaseException as error:  # the child must never return into the parent's code
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def finish(folder: Path) -> RunDir:
+    """Let the run below `folder` come to its end."""
+    _, status = os.waitpid(attempt(folder), 0)
+    if status != 0:
+        sys.exit(f"{folder}: the run failed:\n{(folder / 'log.txt').read_text()[-2000:]}")
+    return directory(folder)
+
+
+def directory(folder: Path) -> RunDir:
+    return RunDir(next(folder.glob("kill-test/coins-*"), folder / "absent"))
+
+
+def result(run_dir: RunDir) -> dict[str, str]:
+    """The hash of everything that must not depend on interruptions."""
+    kept = [p for p in sorted(run_dir.checkpoints.rglob("*.safetensors")) if p.is_file()]
+    files = [run_dir.metrics_path, run_dir.stream_path, *kept, *sorted(run_dir.evals.rglob("*.json"))]
+    return {str(f.relative_to(run_dir.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def wait_for_moment(kind: str, folder: Path, pid: int, duration_s: float, rng: random.Random) -> bool:
+    """Wait until the moment of the kill; False when the run ended before it came."""
+    run_dir = directory(folder)
+    deadline = time.monotonic() + rng.uniform(0.1, duration_s)
+    target = rng.choice(range(EVALUATE_EVERY, STEPS, EVALUATE_EVERY))
+    moments: dict[str, Callable[[], bool]] = {
+        "time": lambda: time.monotonic() >= deadline,
+        "checkpoint": lambda: time.monotonic() >= deadline - duration_s / 2 and _is_writing(run_dir),
+        "evaluation": lambda: run_dir.stream_path.exists() and run_dir.stream_path.stat().st_size == 8 * target,
+    }
+    while not moments[kind]():
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return False
+        run_dir = run_dir if run_dir.path.exists() else directory(folder)
+        time.sleep(0.0005)
+    if kind != "time":
+        time.sleep(rng.uniform(0, 0.01))
+    return True
+
+
+def _is_writing(run_dir: RunDir) -> bool:
+    return run_dir.checkpoints.exists() and any(".tmp" in p.name for p in run_dir.checkpoints.iterdir())
+
+
+def trial(number: int, folder: Path, duration_s: float, counts: dict[str, int]) -> RunDir:
+    """Kill one run at one to three moments, then let it finish."""
+    rng = random.Random(number)
+    folder.mkdir()
+    kinds = ["time", "checkpoint", "evaluation"]
+    for kind in [kinds[number % 3], *rng.choices(kinds, k=rng.randrange(3))]:
+        pid = attempt(folder)
+        if wait_for_moment(kind, folder, pid, duration_s, rng):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            counts[kind] = counts.get(kind, 0) + 1
+    return finish(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=int, nargs="?", default=50)
+    runs = parser.parse_args().runs
+    counts: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "reference").mkdir()
+        start = time.monotonic()
+        expected = result(finish(root / "reference"))
+        duration_s = time.monotonic() - start
+        different = []
+        for number in range(runs):
+            if result(trial(number, root / str(number), duration_s, counts)) != expected:
+                different.append(number)
+            print(f"\r{number + 1 - len(different)} of {number + 1}", end="", file=sys.stderr, flush=True)
+    kills = ", ".join(f"{count} at {kind}" for kind, count in sorted(counts.items()))
+    print(f"\n{sum(counts.values())} kills ({kills}); a whole run takes {duration_s:.1f} s", file=sys.stderr)
+    print(f"{runs - len(different)} of {runs} runs, killed and resumed, are bit-identical" + (f"; not {different}" if different else ""))
+    sys.exit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`paribus eval`: score checkpoints of a run, or any model folder, after the fact."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from paribus import config as configs
+from paribus.config import Section
+from paribus.data.config import DataConfig, Seeds
+from paribus.errors import CheckpointError, ConfigError
+from paribus.evals.config import EvalConfig
+from paribus.experiment import load
+from paribus.rundir import RunDir
+
+
+class EvalFile(Section):
+    """Evaluations as a run has them, and, for a bare model, the data that they are about."""
+
+    evals: dict[str, EvalConfig]
+    data: DataConfig | None = None
+    seeds: Seeds = Seeds()
+
+
+def evaluate(
+    model: Path, file: Path, overrides: list[str], steps: str = "last"
+) -> Iterator[tuple[Path, Mapping[str, float]]]:
+    """Yield the file of each result with its summary: RUNDIR/evals/NAME/step-000500.json, or evals/ in a model folder.
+
+    steps: `last`, `all`, or step numbers with commas; a bare model has none. The newest checkpoint is the default.
+    Raises CheckpointError for a step that has no checkpoint, ConfigError when a bare model is given no `data`."""
+    import torch
+
+    from paribus.evals.build import evaluate as score
+    from paribus.evals.results import result_path, write_result
+    from paribus.evals.scoring import EvalContext
+    from paribus.train.checkpoint import load_model, step_of
+    from paribus.train.weights import load_weights
+
+    config = configs.load(file, EvalFile, overrides)
+    directory = RunDir(model)
+    is_run = directory.config_path.exists()
+    if is_run:
+        run = load(directory)
+        data, seeds = config.data or run.data, run.seeds
+        folders = {step_of(folder): folder for folder in chosen_checkpoints(directory, steps)}
+    elif config.data is not None:
+        data, seeds, folders = config.data, config.seeds, {0: model}
+    else:
+        raise ConfigError(
+            f"{file}: `data` is missing: {model} is no run directory, so nothing says what to score it on"
+        )
+    context = EvalContext(data, seeds, "cuda" if torch.cuda.is_available() else "cpu")
+    for step, folder in folders.items():
+        weights = load_model(folder) if is_run else load_weights(folder)
+        weights.to(context.device)
+        for name, evaluation in config.evals.items():
+            result = score(evaluation, weights, context)
+            write_result(directory.evals, name, step, result)
+            yield result_path(directory.evals, name, step), result.summary
+
+
+def chosen_checkpoints(directory: RunDir, steps: str) -> list[Path]:
+    """The checkpoints that `last`, `all` or `100,200` names, oldest first."""
+    from paribus.train.checkpoint import complete, step_of
+
+    found = {step_of(folder): folder for folder in complete(directory.checkpoints)}
+    if not found:
+        raise CheckpointError(f"{directory.path}: no checkpoint yet; `paribus train {directory.path}` writes one")
+    if steps == "all":
+        return list(found.values())
+    if steps == "last":
+        return [found[max(found)]]
+    wanted = [int(step) for step in steps.split(",") if step.strip().isdigit()]
+    missing = [step for step in wanted if step not in found]
+    if missing or len(wanted) != len(steps.split(",")):
+        raise CheckpointError(
+            f"{directory.path}: --steps {steps}: found checkpoints {sorted(found)}; or say `last` or `all`"
+        )
+    return [found[step] for step in wanted]

@@ -1,0 +1,168 @@
+"""The report of the `ergodic` study: loss against K, by position, paired, and against theory's exact optimum."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from paribus.report import collect
+from paribus.report import runs as run_tables
+from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
+from paribus.report.cells import number
+from paribus.report.charts import Axis, curves, envelope, heat_map, layer, level, points, small_multiples
+from paribus.studies.ergodic import analysis, optimum, verdicts
+
+K = Axis("K", "K, categories in training", scale="log2", format="~g")
+POSITION = Axis("position", "position in the window", scale="log10", format="~g")
+LOSS = Axis("loss", "loss, nats a token")
+DELTA = Axis("delta", "difference, nats a token", format="+.4f")
+
+
+def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]]) -> Report:
+    """Draw what the finished runs of each sweep show; a section whose runs are missing is left out."""
+    found = analysis.read_all(runs)
+    sources = optimum.read_all(runs)
+    differences = analysis.home_differences(found)
+    held = [*verdicts.about_text(found, differences), *verdicts.about_optimum(sources), *verdicts.about_causality(runs)]
+    sections = [Section("What was found", [Tiles(tiles(found, sources)), Verdicts(held)])]
+    if found:
+        sections += [
+            Section("Loss against K", loss_blocks(found)),
+            Section("The same windows, paired", paired_blocks(differences)),
+            Section("Loss against position", position_blocks(found)),
+            Section("In-context score", in_context_blocks(found)),
+            Section("By category", category_blocks(found)),
+            Section("How much data", quantity_blocks(found)),
+        ]
+    if sources:
+        sections.append(Section("Trained against optimal", optimum.blocks(sources)))
+    table = collect.load_runs(*(path for paths in runs.values() for path in paths))
+    return Report(title, subtitle, [*sections, *run_tables.appendix(table, columns=[Column("study", "Sweep")])])
+
+
+def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) -> list[Tile]:
+    """The numbers to take away."""
+    shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
+    if found:
+        most = max(run.k for run in found)
+        paired = analysis.home_by_k(analysis.home_differences(found)).filter(
+            pl.col("K") == most, pl.col("band") == "all"
+        )
+        for row in paired.iter_rows(named=True):
+            note = f"K = {most} minus K = 1 on the same windows, {row['arm'].replace('_', ' ')}, nats a token"
+            shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
+        ceiling = analysis.loss_by_k(found).filter(pl.col("K") == most)["ceiling"][0]
+        shown.append(
+            Tile("Ceiling of theory", number(ceiling, "+.3f"), f"ln {most} / T: the most that ergodicity can cost")
+        )
+    if sources:
+        kl = min(scored.record["kl"]["mean"] for scored in sources)
+        shown.append(Tile("KL to Bayes", number(kl, ".2g"), "mean over positions, nats, the best run"))
+    return shown
+
+
+def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
+    frame = analysis.loss_by_k(found)
+    delta = frame.drop_nulls("delta")
+    ceiling = frame.unique("K").sort("K").with_columns(floor=pl.lit(0.0))
+    blocks: list[Block] = [
+        "XE~K~ is the test loss averaged over the K categories that a model was trained on, on windows that every model"
+        " shares; intervals are Student's over seeds. Not knowing which category a window comes from can cost at most"
+        " ln K / T nats a token (the excess over a window sums to the information about the category, at most ln K): the"
+        " shaded band. What lies outside it is data quantity, transfer, capacity or optimisation.",
+        Figure("loss-against-k", points(frame, K, LOSS, "arm", ("loss_low", "loss_high")), "Test loss against K"),
+    ]
+    if not delta.is_empty():
+        chart = layer(
+            envelope(ceiling, K, DELTA._replace(field="ceiling"), "floor", "ceiling"),
+            points(delta, K, DELTA, "arm", ("delta_low", "delta_high")),
+        )
+        caption = "XE~K~ minus XE~1~ of the same seed. The band is what theory allows for ergodicity itself."
+        blocks.append(Figure("delta-against-k", chart, "Difference to K = 1, with the ceiling", caption))
+    columns = [
+        Column("arm", "Sweep"),
+        Column("K", "K"),
+        Column("seeds", "Seeds"),
+        Column("loss", "XE~K~", ".4f", ("loss_low", "loss_high")),
+        Column("delta", "XE~K~ − XE~1~", "+.4f", ("delta_low", "delta_high")),
+        Column("ceiling", "ln K / T", ".4f"),
+    ]
+    return [*blocks, Table(frame, columns, "Test loss by K, nats a token; in brackets 95 % intervals over seeds.")]
+
+
+def paired_blocks(differences: pl.DataFrame) -> list[Block]:
+    if differences.is_empty():
+        return ["No sweep has a K = 1 run to compare with."]
+    overall = differences.filter(pl.col("band") == "all")
+    by_k = analysis.home_by_k(differences)
+    chart = layer(
+        level(0.0, DELTA, "as good as K = 1"),
+        points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
+    )
+    bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), Column("seeds", "Seeds")]
+    each = [Column("arm", "Sweep"), Column("K", "K"), Column("seed", "Seed"), Column("category", "Category")]
+    value = Column("delta", "Difference", "+.4f", ("delta_low", "delta_high"))
+    return [
+        "Each model against the K = 1 model of its seed, on that model's one category: the same frozen windows, so that what"
+        " makes a window hard cancels. Below zero, training on more categories helped.",
+        Figure(
+            "paired-against-k", chart, "Effect of K on the first category", "Mean over seeds with Student's interval."
+        ),
+        Table(by_k, [*bands, value], "Mean over seeds, by band of positions; 95 % intervals over seeds."),
+        Table(overall, [*each, value], "Each seed alone; 95 % intervals from a paired bootstrap over windows."),
+    ]
+
+
+def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
+    frame, fits = analysis.position_curves(found)
+    chart = curves(frame, POSITION, LOSS, by="K", kind="kind")
+    arms = frame["arm"].unique(maintain_order=True)
+    if len(arms) > 1:
+        chart = small_multiples(chart, "arm")
+    columns = [Column("arm", "Sweep"), Column("K", "K")]
+    columns += [Column(name, f"*{name}*", ".3f", (f"{name}_low", f"{name}_high")) for name in ("c", "a", "b")]
+    return [
+        "Loss in the seed's first category at each position, mean over seeds, and the power law c + a t^−b^ fitted to it."
+        " A power law in the raw loss mixes what the window says about its category with what it says about itself.",
+        Figure("loss-against-position", chart, "Loss against position, measured and fitted"),
+        Table(
+            fits,
+            [*columns, Column("misfit", "χ² a degree", ".2f")],
+            "Fits of c + a t^−b^, weighted by the errors of the windows.",
+        ),
+    ]
+
+
+def in_context_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
+    frame = analysis.in_context(found)
+    first, last = found[0].record["in_context"]["a"], found[0].record["in_context"]["b"]
+    score = Axis("score", f"L({first}) − L({last}), nats")
+    chart = points(frame, K, score, "arm", ("score_low", "score_high"))
+    return [
+        f"How much the context helps: the loss at position {first} minus that at position {last}, first category.",
+        Figure("in-context-score", chart, "In-context score against K", "Mean over seeds with Student's interval."),
+    ]
+
+
+def category_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
+    frame = analysis.by_category(found).with_columns(row=pl.format("{}, K = {}", "arm", "K"))
+    matrix = frame.pivot("category", index=["arm", "K"], values="loss")
+    names = sorted(frame["category"].unique())
+    columns = [Column("arm", "Sweep"), Column("K", "K"), *(Column(name, name, ".3f") for name in names)]
+    chart = heat_map(frame, Axis("category", "category"), "row", LOSS)
+    return [
+        Figure("loss-by-category", chart, "Test loss of every category", "Mean over seeds, trained on or not."),
+        Table(matrix, columns, "Test loss by category, nats a token, mean over seeds."),
+    ]
+
+
+def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
+    columns = [Column("arm", "Sweep"), Column("K"), Column("seed", "Seed"), Column("unique_tokens", "Unique tokens")]
+    columns += [Column("total_tokens", "Total tokens"), Column("passes", "Passes", ".2f"), Column("steps", "Steps")]
+    columns += [
+        Column("loss", "XE~K~", ".4f"),
+        Column("home", "First category"),
+        Column("home loss", "its loss", ".4f"),
+    ]
+    caption = "Unique tokens are distinct target positions that a run can reach; passes are total over unique."
+    return [Table(analysis.quantities(found), [*columns, Column("categories", "Trained on")], caption)]
