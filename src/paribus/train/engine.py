@@ -69,7 +69,9 @@ def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
 
             return DdpEngine(train, launch)
         case "fsdp2":
-            raise ConfigError("launch.engine: fsdp2 is not built yet; use single or ddp")
+            from paribus.train.fsdp2 import Fsdp2Engine
+
+            return Fsdp2Engine(train, launch)
 
 
 def single_device(launch: LaunchConfig, local_rank: int = 0) -> torch.device:

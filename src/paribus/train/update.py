@@ -1,7 +1,7 @@
 """The arithmetic of one optimizer step, which every engine shares: accumulate, measure, clip, update."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
@@ -50,7 +50,7 @@ class Update:
         sums, names = self._accumulate(objective, batch, seed, factor)
         self._share.reduce(sums)
         grads = [p.grad for p in self._parameters if p.grad is not None]
-        norms = _whole(torch.nn.utils.get_total_norm(grads)).double().view(1) / self.scale.value
+        norms = whole(torch.nn.utils.get_total_norm(grads)).double().view(1) / self.scale.value
         loss, *more, norm = torch.cat([sums / weight, norms]).tolist()  # waits for the device
         update = self._judge(loss, norm)
         if update == "applied":
@@ -130,8 +130,18 @@ class LossScale:
         if self.good_steps == 2000:
             self.value, self.good_steps = self.value * 2, 0
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state, as part of a checkpoint; none while it is off."""
+        state = torch.tensor([self.value, self.good_steps], dtype=torch.float64)
+        return {"loss_scale": state} if self.is_on else {}
 
-def _whole(tensor: Tensor) -> Tensor:
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        if self.is_on and "loss_scale" in tensors:
+            value, good_steps = tensors["loss_scale"].tolist()
+            self.value, self.good_steps = float(value), int(good_steps)
+
+
+def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor's full value, on every rank; any other tensor as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

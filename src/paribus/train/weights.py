@@ -7,27 +7,46 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from paribus.errors import CheckpointError
 from paribus.train.update import Update
 
 OPTIMIZER_FILE = "optimizer.safetensors"
-LOSS_SCALE = "loss_scale"  # (2,): its value and the good steps since it changed
+SHARDS = "distributed"  # the folder of a checkpoint that holds shards instead: weights and optimizer
+WEIGHTS = "weights"  # a part, as exp_avg, exp_avg_sq and step are
 
 
 def save_training_state(model: PreTrainedModel, update: Update, folder: Path) -> None:
-    """Write the weights as `save_pretrained` does, and the optimizer's state under PART/PARAMETER."""
-    with _quiet():
-        model.save_pretrained(folder)
+    """Write the weights as `save_pretrained` does, and the optimizer's state."""
+    save_model(model, folder)
     save_file(optimizer_state(model, update), folder / OPTIMIZER_FILE)
 
 
 def load_training_state(model: PreTrainedModel, update: Update, folder: Path) -> None:
     """Put saved weights and optimizer state into a prepared model and its optimizer, bit for bit."""
     model.load_state_dict(load_weights(folder).state_dict())
-    restore_optimizer(model, update, load_file(folder / OPTIMIZER_FILE), folder)
+    shards = folder / SHARDS
+    tensors = _join(shards) if shards.is_dir() else load_file(folder / OPTIMIZER_FILE)
+    update.scale.restore(tensors)
+    parameters = dict(model.named_parameters())
+    update.optimizer.state.clear()
+    for key, saved in tensors.items():
+        part, _, name = key.partition("/")
+        if name not in parameters or part == WEIGHTS:
+            continue
+        # fresh memory: the loaded file's tensors are aligned as the file is, and rounding may depend on alignment
+        parameter = parameters[name]
+        update.optimizer.state[parameter][part] = torch.empty_like(saved, device=parameter.device).copy_(saved)
+
+
+def save_model(model: PreTrainedModel, folder: Path, tensors: dict[str, Tensor] | None = None) -> None:
+    """Write the model as `save_pretrained` does; `tensors`: its state dict, where it is not the model's own."""
+    with _quiet():
+        model.save_pretrained(folder, state_dict=tensors)
 
 
 def load_weights(folder: Path) -> PreTrainedModel:
@@ -37,31 +56,23 @@ def load_weights(folder: Path) -> PreTrainedModel:
 
 
 def optimizer_state(model: nn.Module, update: Update) -> dict[str, Tensor]:
-    """The optimizer's tensors by PART/PARAMETER, and the loss scale; parameters that had no gradient yet have none."""
+    """The optimizer's tensors as PART/PARAMETER, and the loss scale; parameters that had no gradient yet have none."""
     tensors = {
         f"{part}/{name}": value.detach().contiguous()
         for name, parameter in model.named_parameters()
         for part, value in update.optimizer.state.get(parameter, {}).items()
     }
-    if update.scale.is_on:
-        tensors[LOSS_SCALE] = torch.tensor([update.scale.value, update.scale.good_steps], dtype=torch.float64)
+    return {**tensors, **update.scale.tensors()}
+
+
+def _join(shards: Path) -> dict[str, Tensor]:
+    """Read a folder of shards into whole tensors, without a process group."""
+    reader = HuggingFaceStorageReader(str(shards))
+    saved = reader.read_metadata().state_dict_metadata
+    items = {key: item for key, item in saved.items() if isinstance(item, TensorStorageMetadata)}
+    tensors = {key: torch.empty(item.size, dtype=item.properties.dtype) for key, item in items.items()}
+    load(tensors, storage_reader=reader, no_dist=True)
     return tensors
-
-
-def restore_optimizer(model: nn.Module, update: Update, tensors: dict[str, Tensor], folder: Path) -> None:
-    """The inverse of optimizer_state. Raises CheckpointError when a saved tensor fits no parameter of the model."""
-    scale = tensors.pop(LOSS_SCALE, None)
-    if scale is not None and update.scale.is_on:
-        update.scale.value, update.scale.good_steps = float(scale[0]), int(scale[1])
-    parameters = dict(model.named_parameters())
-    update.optimizer.state.clear()
-    for key, saved in tensors.items():
-        part, _, name = key.partition("/")
-        parameter = parameters.get(name)
-        if parameter is None or saved.shape not in ((), parameter.shape):
-            raise CheckpointError(f"{folder / OPTIMIZER_FILE}: {key} fits no parameter; made by another model?")
-        # fresh memory: the loaded file's tensors are aligned as the file is, and rounding may depend on alignment
-        update.optimizer.state[parameter][part] = torch.empty_like(saved, device=parameter.device).copy_(saved)
 
 
 @contextmanager
