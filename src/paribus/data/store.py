@@ -8,17 +8,18 @@ manifest.json        counts, fingerprints, sizes and hashes of the files above; 
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from paribus.config import Section
+from paribus.data.bars import Advance
 from paribus.data.tokenizer import fingerprint, read_tokenizer, vocab_size
 from paribus.errors import DataError, StoreError
 from paribus.rundir import file_sha256
@@ -156,15 +157,18 @@ class Store:
         """The tokens at [start, start + length) for each start: (B,) -> (B, length).
 
         Raises IndexError when a window leaves the store or crosses a shard, as no window of a document does."""
-        shard = np.searchsorted(self._first, starts, side="right") - 1
-        if len(starts) and (shard.min() < 0 or shard.max() >= len(self.shards)):
+        if not len(starts):
+            return np.empty((0, length), np.int32)
+        low, high = int(starts.min()), int(starts.max())
+        if low < 0 or high >= self.num_tokens:
             raise IndexError(f"{self.path}: a window outside [0, {self.num_tokens})")
-        if len(starts) == 0 or shard.min() == shard.max():
-            first = int(shard[0]) if len(starts) else 0
-            return self._windows(first, starts, length)
+        shard = bisect_right(self._first, low) - 1
+        if high < self._first[shard + 1]:
+            return self._windows(shard, starts, length)
         gathered = np.empty((len(starts), length), np.int32)
-        for index in np.unique(shard):
-            inside = shard == index
+        shards = np.searchsorted(self._first, starts, side="right") - 1
+        for index in np.unique(shards):
+            inside = shards == index
             gathered[inside] = self._windows(int(index), starts[inside], length)
         return gathered
 
@@ -185,13 +189,17 @@ class Store:
         tokens = self.shards[shard]
         if length > len(tokens):
             raise IndexError(f"{self.path}: a window of {length} tokens in a shard of {len(tokens)}")
-        windows: NDArray[np.int32] = sliding_window_view(tokens, length)[starts - self._first[shard]].astype(np.int32)
+        # every window as a row of one overlapping view: a fifth of the time of sliding_window_view in small batches
+        shape, stride = (len(tokens) - length + 1, length), tokens.itemsize
+        every: NDArray[Any] = np.ndarray(shape, tokens.dtype, tokens, 0, (stride, stride))
+        windows: NDArray[np.int32] = every[starts - self._first[shard]].astype(np.int32)
         return windows
 
 
-def open_store(path: Path | str, verify: bool = False) -> Store:
+def open_store(path: Path | str, verify: bool = False, advance: Advance = lambda _: None) -> Store:
     """Open a store after checking its manifest and the size of every file; `verify` also checks every hash.
 
+    `advance` is told how many more bytes were checked.
     Raises StoreError, naming the file that is missing, truncated or altered."""
     path = Path(path)
     manifest = read_manifest(path)
@@ -204,6 +212,7 @@ def open_store(path: Path | str, verify: bool = False) -> Store:
             raise StoreError(f"{file}: {damage}: found {found:,} bytes, expected {expected.bytes:,}; {_CURE}")
         if verify and (digest := file_sha256(file)) != expected.sha256:
             raise StoreError(f"{file}: altered: found SHA-256 {digest[:12]}, expected {expected.sha256[:12]}; {_CURE}")
+        advance(found)
     return Store(path, manifest)
 
 
