@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paribus.config import Count, PositiveCount, Section
 
@@ -13,7 +13,9 @@ class _Scheduled(Section):
 
 
 class LossEval(_Scheduled):
-    """Loss by category and position on frozen windows: one pass; also perplexity, bits a byte, in-context score."""
+    """Loss by category and position on frozen windows: one pass; also perplexity, bits a byte, in-context score.
+
+    Of a synthetic source it scores frozen sequences, by component; `store` and `split` are then of no concern."""
 
     kind: Literal["loss"] = "loss"
     store: str | None = Field(None, description="null: the run's own store")
@@ -28,6 +30,12 @@ class LossEval(_Scheduled):
     in_context: tuple[PositiveCount, PositiveCount] | None = Field(
         None, description="positions a < b of the in-context score L(a) - L(b); null: 1/5 and all of the window"
     )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "LossEval":
+        if self.in_context is not None and self.in_context[0] >= self.in_context[1]:
+            raise ValueError(f"in_context: positions a < b are expected, found {list(self.in_context)}")
+        return self
 
 
 class BayesEval(_Scheduled):

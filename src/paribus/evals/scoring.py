@@ -1,0 +1,121 @@
+"""Run a model over frozen rows without leaving a trace on it: no gradient, no dropout, no random number drawn.
+
+Dimension key: N rows in all, B rows of one forward pass, T positions, V entries of the vocabulary."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from paribus.data.config import DataConfig, Seeds
+
+IGNORE_INDEX = -100
+# Logits whose log-softmax is taken at once: on a CPU what stays in the cache (twice as fast as all at once, measured),
+# on a GPU as much as keeps the fp32 copy small against the logits themselves.
+_LOGITS_AT_ONCE = {"cpu": 2**19, "cuda": 2**27}
+
+Measure = Callable[[Tensor, slice], Tensor]  # logits_BTV and the rows they belong to -> (B, ...) numbers to keep
+
+
+class EvalContext(NamedTuple):
+    """Where and on whose behalf an evaluation runs."""
+
+    data: DataConfig
+    seeds: Seeds = Seeds()
+    device: str = "cpu"
+    # fp32 whatever the training used: a loss that models share should not depend on how each of them was trained.
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    rank: int = 0  # of the default process group; the ranks share the batches and every rank gets the whole result
+    world: int = 1
+    console: Console | None = None  # where the progress bar goes; None: no bar
+
+
+@contextlib.contextmanager
+def scoring(model: nn.Module, context: EvalContext) -> Iterator[None]:
+    """Put the model into evaluation mode without gradients; afterwards every module is in the mode it was in."""
+    was_training = [(module, module.training) for module in model.modules()]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[context.precision]
+    device = torch.device(context.device).type
+    # FSDP2 keeps the buffers it gathers parameters into: made in inference mode, they could not be trained on.
+    is_sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    without_gradients = torch.no_grad() if is_sharded else torch.inference_mode()
+    model.eval()
+    try:
+        with without_gradients, torch.autocast(device, dtype, enabled=context.precision != "fp32"):
+            yield
+    finally:
+        for module, training in was_training:
+            module.training = training
+
+
+def forward(model: nn.Module, tokens_BT: NDArray[np.int32], context: EvalContext) -> Tensor:
+    """logits_BTV of a transformers causal LM."""
+    tokens = torch.from_numpy(np.ascontiguousarray(tokens_BT)).to(context.device, non_blocking=True).long()
+    logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits
+
+
+def score(
+    model: nn.Module,
+    tokens_NT: NDArray[np.int32],
+    batch_size: int,
+    measure: Measure,
+    context: EvalContext,
+) -> NDArray[np.floating]:
+    """(N, ...) what `measure` keeps of each row's logits, in the order of the rows, the same on every rank.
+
+    Batch i goes to rank i mod world, so that a batch holds the same rows, and gives the same numbers, at any world
+    size. Results stay on the device until the end: a pass never waits for the one before."""
+    starts = range(0, len(tokens_NT), batch_size)
+    rounds = -(-len(starts) // context.world)
+    kept: list[Tensor] = []
+    with scoring(model, context), _progress(context, rounds) as advance:
+        for turn in range(rounds):
+            # A rank without a batch of its own in the last round repeats one: sharded models need every rank.
+            start = starts[min(turn * context.world + context.rank, len(starts) - 1)]
+            rows = slice(start, min(start + batch_size, len(tokens_NT)))
+            kept.append(measure(forward(model, tokens_NT[rows], context), rows))
+            advance()
+    return _gather(kept, min(batch_size, len(tokens_NT)), len(starts), context)[: len(tokens_NT)]
+
+
+def _gather(kept: list[Tensor], rows: int, num_batches: int, context: EvalContext) -> NDArray[np.floating]:
+    """Put the batches of all ranks, `rows` each save the very last, in their order."""
+    if context.world == 1:
+        return torch.cat(kept).cpu().numpy()
+    import torch.distributed as dist
+
+    mine = torch.stack([torch.cat([part, part.new_zeros(rows - len(part), *part.shape[1:])]) for part in kept])
+    everyone = [torch.empty_like(mine) for _ in range(context.world)]
+    dist.all_gather(everyone, mine)
+    batches = torch.stack(everyone, 1).flatten(0, 1)[:num_batches]
+    return batches.flatten(0, 1).cpu().numpy()
+
+
+def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """(B, T) cross-entropy in nats, float32; 0 where the target is IGNORE.
+
+    Takes the log-softmax of a few rows at a time: an fp32 copy of all logits never exists."""
+    logits, targets = logits_BTV.flatten(0, 1), targets_BT.flatten()
+    rows = max(1, _LOGITS_AT_ONCE.get(logits.device.type, 2**27) // logits.shape[-1])
+    parts = zip(torch.split(logits, rows), torch.split(targets, rows), strict=True)
+    losses = [F.cross_entropy(x.float(), y, ignore_index=IGNORE_INDEX, reduction="none") for x, y in parts]
+    return torch.cat(losses).view_as(targets_BT)
+
+
+@contextlib.contextmanager
+def _progress(context: EvalContext, total: int) -> Iterator[Callable[[], None]]:
+    if context.console is None or context.rank:
+        yield lambda: None
+        return
+    with Progress(console=context.console, transient=True) as bar:
+        task = bar.add_task("evaluating", total=total)
+        yield lambda: bar.advance(task)

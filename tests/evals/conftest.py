@@ -1,0 +1,25 @@
+"""Tiny models: real transformers architectures with random weights."""
+
+import pytest
+
+from paribus.models.config import Architecture, Preset
+from paribus.models.hf import build_model
+
+TINY = {
+    "gpt_neox": {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64},
+    "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 4},
+    "llama": {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64},
+    "olmo2": {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_models():
+    """model_type -> a model with 40 entries (padded to 128) and windows of up to 24 tokens."""
+    return {kind: build_model(Architecture(model_type=kind, config=keys), 40, 24, 0) for kind, keys in TINY.items()}
+
+
+@pytest.fixture
+def micro():
+    """A micro-neox for symbols of a coin: ids 0, 1 and the start token 2."""
+    return build_model(Preset(name="micro-neox"), 3, 24, 0)
