@@ -1,0 +1,122 @@
+"""What every launcher is given and gives back: commands that train run directories, and how each of them ended."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from paribus import experiment
+from paribus.experiment import RunConfig
+from paribus.rundir import RunDir
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",  # PyTorch, MKL's fallback
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",  # numpy
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",  # macOS
+    "RAYON_NUM_THREADS",  # tokenizers
+    "POLARS_MAX_THREADS",
+)
+_ATTEMPT = "--- "
+
+
+class Job(NamedTuple):
+    """A run directory and the command that trains it, or goes on with it: exit 0 only when the run is done."""
+
+    run: RunDir
+    command: tuple[str, ...]
+    threads: int | None = None  # CPU threads that the run asks for; None: the launcher's share
+
+
+class Ending(NamedTuple):
+    """How a launcher left a run. Stopped ones go on with the same command."""
+
+    run: RunDir
+    state: Literal["done", "failed", "diverged", "stopped"]
+    reason: str = ""
+    seconds: float = 0.0  # that this launcher spent on it; 0 for a run that was done already
+
+
+class SweepResult(NamedTuple):
+    endings: tuple[Ending, ...]  # in the order of the sweep
+    signal: int = 0  # that stopped the sweep
+
+    def of(self, *states: str) -> list[Ending]:
+        return [ending for ending in self.endings if ending.state in states]
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal when one stopped the sweep, 0 when every run is done, else 1."""
+        if self.signal:
+            return 128 + self.signal
+        return 0 if len(self.of("done")) == len(self.endings) else 1
+
+    def line(self) -> str:
+        """`12 runs: 10 done (4 already), 1 failed, 1 stopped`"""
+        done = self.of("done")
+        already = sum(ending.seconds == 0 for ending in done)
+        parts = [f"{len(done)} done" + (f" ({already} already)" if already else "")]
+        parts += [f"{len(self.of(state))} {state}" for state in ("failed", "diverged", "stopped") if self.of(state)]
+        return f"{len(self.endings)} run{'s' * (len(self.endings) != 1)}: {', '.join(parts)}"
+
+
+def make_jobs(configs: Sequence[RunConfig], share: int) -> list[Job]:
+    """Write each run's directory, where it was not yet; configs that resolve to one run are one job.
+
+    share: of the cores, for a run that does not ask for a number of threads.
+    Raises RunError when a directory holds another run, StoreError when a store is missing."""
+    jobs: dict[Path, Job] = {}
+    for config in configs:
+        run = experiment.place(config)
+        definite = _with_threads(config, run, share)
+        experiment.hold(run, definite)
+        jobs[run.path] = Job(run, train_command(run.path), definite.launch.threads)
+    return list(jobs.values())
+
+
+def _with_threads(config: RunConfig, run: RunDir, share: int) -> RunConfig:
+    """The config with a definite number of threads a rank: its own, else that with which the run began, else its share.
+
+    The last bits of a sum depend on how many threads share it, so a run keeps their number when it is resumed."""
+    launch = config.launch
+    if launch.threads is not None:
+        return config
+    begun = experiment.load(run).launch.threads if run.config_path.exists() else None
+    threads = begun or max(1, share // launch.num_processes)
+    return config.model_copy(update={"launch": launch.model_copy(update={"threads": threads})})
+
+
+def train_command(run: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "paribus", "train", str(run))
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Environment variables that keep a process to so many CPU threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
+
+
+def log_attempt(run: RunDir, command: Sequence[str]) -> None:
+    """Begin an attempt in a run's log.txt."""
+    with run.log_path.open("a") as log:
+        print(f"{_ATTEMPT}{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {shlex.join(command)}", file=log)
+
+
+def log_tail(run: RunDir, num_lines: int = 5) -> Sequence[str]:
+    """The last lines that the last attempt left in log.txt; blank ones do not count."""
+    try:
+        with run.log_path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    begin = max((number + 1 for number, line in enumerate(lines) if line.startswith(_ATTEMPT)), default=0)
+    return [line for line in lines[begin:] if line.strip()][-num_lines:]

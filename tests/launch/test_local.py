@@ -1,0 +1,173 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paribus.launch.jobs import Job, SweepResult
+from paribus.launch.local import run_jobs
+from paribus.rundir import RunDir
+
+HERE = str(Path(__file__).parent)
+COLD: tuple[str, ...] = ()
+WARM = ("json",)  # anything: commands are then forked instead of executed
+
+SWEEP = """
+import sys
+from pathlib import Path
+from test_local import jobs, COLD
+from paribus.launch.local import run_jobs
+result = run_jobs(jobs(Path(sys.argv[1]), sys.argv[3:]), int(sys.argv[2]), progress=True, preload=COLD)
+print(result.line())
+sys.exit(result.exit_code)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", HERE)
+
+
+def jobs(folder: Path, behaviours: list[str], threads: int | None = None) -> list[Job]:
+    """One run for each behaviour, named after it."""
+    made = []
+    for number, behaviour in enumerate(behaviours):
+        run = RunDir(folder / f"{behaviour}-{number:08x}")
+        run.path.mkdir(exist_ok=True)
+        made.append(Job(run, (sys.executable, "-m", "fake_run", str(run.path), behaviour), threads))
+    return made
+
+
+def states(result: SweepResult) -> list[str]:
+    return [ending.state for ending in result.endings]
+
+
+def attempts(run: RunDir) -> list[str]:
+    return [line.split()[0] for line in (run.path / "attempts.txt").read_text().splitlines()]
+
+
+def start_sweep(folder: Path, parallel: int, *behaviours: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SWEEP, str(folder), str(parallel), *behaviours]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE)
+
+
+def wait_for(path: Path, text: str, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not path.exists() or text not in path.read_text():
+        assert time.monotonic() < deadline, f"{text!r} never came in {path}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("preload", [COLD, WARM], ids=["executed", "forked"])
+def test_a_failing_run_stops_no_other_and_says_why(preload, tmp_path, capsys):
+    todo = jobs(tmp_path, ["ok", "failed", "diverged", "silent", "ok"])
+    result = run_jobs(todo, 2, preload=preload)
+    assert states(result) == ["done", "failed", "diverged", "failed", "done"]
+    assert result.exit_code == 1
+    assert result.line() == "5 runs: 2 done, 2 failed, 1 diverged"
+    assert result.endings[2].reason == "this run is meant to have diverged"
+    silent = result.endings[3]
+    assert silent.reason == "exit code 2: fake_run: a mistake that no status tells"
+    assert silent.run.status()["state"] == "failed"
+    shown = capsys.readouterr().err
+    assert "| fake_run: this run is meant to have failed" in shown  # the end of its log
+    assert (todo[0].run.log_path).read_text().splitlines()[1:] == [f"step {n}" for n in range(1, 21)]
+
+
+@pytest.mark.parametrize("preload", [COLD, WARM], ids=["executed", "forked"])
+def test_a_killed_run_is_begun_again_once_and_then_failed(preload, tmp_path):
+    result = run_jobs(jobs(tmp_path, ["killed", "killed-once"]), 2, progress=False, preload=preload)
+    assert states(result) == ["failed", "done"]
+    assert result.endings[0].reason == "killed by SIGKILL 2 times, perhaps for want of memory"
+    assert result.endings[0].run.status()["state"] == "failed"
+    assert [attempts(ending.run) for ending in result.endings] == [["begin", "begin"], ["begin", "begin", "end"]]
+
+
+def test_what_is_done_is_skipped_and_what_is_unfinished_is_resumed(tmp_path):
+    todo = jobs(tmp_path, ["ok", "ok"])
+    with todo[1].run.lock():
+        todo[1].run.set_status("stopped", "SIGTERM after step 15", step=15)
+    first = run_jobs(todo, 2, progress=False, preload=COLD)
+    assert first.line() == "2 runs: 2 done"
+    assert todo[1].run.metrics_path.read_text().startswith('{"step": 16')
+    again = run_jobs(todo, 2, progress=False, preload=COLD)
+    assert (again.line(), again.exit_code) == ("2 runs: 2 done (2 already)", 0)
+    assert [attempts(job.run) for job in todo] == [["begin", "end"]] * 2
+
+
+@pytest.mark.parametrize(("asked", "parallel"), [(None, 1), (None, 2), (3, 2)])
+def test_runs_do_not_fight_for_cores(asked, parallel, tmp_path):
+    [job] = jobs(tmp_path, ["ok"], threads=asked)
+    run_jobs([job], parallel, progress=False, preload=COLD)
+    cores = len(os.sched_getaffinity(0))
+    expected = asked or max(1, cores // parallel)
+    assert (job.run.path / "attempts.txt").read_text().startswith(f"begin {expected}\n")
+
+
+def test_two_sweeps_at_once_share_the_runs_and_train_none_twice(tmp_path):
+    behaviours = ["slow", "ok", "ok", "killed-once", "ok"]
+    sweeps = [start_sweep(tmp_path, 2, *behaviours) for _ in range(2)]
+    for sweep in sweeps:
+        output, errors = sweep.communicate(timeout=60)
+        assert sweep.returncode == 0, errors
+        assert output.startswith("5 runs: 5 done")
+    for job in jobs(tmp_path, behaviours):
+        expected = ["begin", "begin", "end"] if "killed" in job.run.path.name else ["begin", "end"]
+        assert attempts(job.run) == expected
+
+
+def test_a_run_that_another_process_left_unfinished_is_taken_over(tmp_path):
+    [job] = jobs(tmp_path, ["slow"])
+    holder = subprocess.Popen(job.command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    wait_for(job.run.path / "attempts.txt", "begin")
+    sweep = start_sweep(tmp_path, 1, "slow")
+    assert sweep.stderr is not None
+    assert "in use by another process" in sweep.stderr.readline()
+    holder.terminate()
+    assert holder.wait() == 143
+    output, errors = sweep.communicate(timeout=60)
+    assert (output, sweep.returncode) == ("1 run: 1 done\n", 0), errors
+    assert attempts(job.run) == ["begin", "end", "begin", "end"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_every_run_checkpoint_and_the_next_sweep_goes_on(number, tmp_path):
+    sweep = start_sweep(tmp_path, 2, "slow", "slow", "ok")
+    active = jobs(tmp_path, ["slow", "slow"])
+    for job in active:
+        wait_for(job.run.log_path, "step 3")
+    sweep.send_signal(number)
+    output, errors = sweep.communicate(timeout=20)
+    assert (output, sweep.returncode) == ("3 runs: 0 done, 3 stopped\n", 128 + number), errors
+    for job in active:
+        assert job.run.status()["state"] == "stopped"
+        assert not job.run.is_locked()
+        assert attempts(job.run) == ["begin", "end"]
+
+
+def test_runs_stop_with_a_checkpoint_when_the_sweep_is_killed(tmp_path):
+    sweep = start_sweep(tmp_path, 1, "slow")
+    [job] = jobs(tmp_path, ["slow"])
+    wait_for(job.run.log_path, "step 3")
+    sweep.kill()
+    sweep.communicate()
+    wait_for(job.run.path / "STATUS.json", "SIGTERM after step")
+    wait_for(job.run.path / "attempts.txt", "end")
+
+
+def test_runs_of_a_killed_nursery_stop_and_are_begun_again(tmp_path):
+    sweep = start_sweep(tmp_path, 1, "slow")
+    [job] = jobs(tmp_path, ["slow"])
+    wait_for(job.run.log_path, "step 3")
+    [nursery] = children(sweep.pid)
+    os.kill(nursery, signal.SIGKILL)
+    output, errors = sweep.communicate(timeout=60)
+    assert (output, sweep.returncode) == ("1 run: 1 done\n", 0), errors
+    assert attempts(job.run) == ["begin", "end", "begin", "end"]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
