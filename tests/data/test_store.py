@@ -216,7 +216,7 @@ def test_a_killed_writer_leaves_no_store_and_the_next_one_clears_up_but_two_at_o
     killed = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "s"], stdout=subprocess.PIPE, text=True)
     assert killed.stdout is not None
     assert killed.stdout.readline() == "writing\n"
-    with pytest.raises(StoreError, match="another process is preparing this store"):
+    with pytest.raises(StoreError, match="another process is writing it"):
         write(tmp_path / "s", toy())
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -248,5 +248,5 @@ def test_a_full_device_is_one_line_and_leaves_nothing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert len(lines) == len(limits)
-    assert all(line.startswith(f"{tmp_path}: no space left on the device: the store s had ") for line in lines)
+    assert all(line.startswith(f"{tmp_path}: no space left on the device: s had ") for line in lines)
     assert list(tmp_path.iterdir()) == []

@@ -96,7 +96,7 @@ class CorpusConfig(Section):
         "refuse", description="a text in more than one split: refuse the corpus, or drop the copy in the earlier split"
     )
     shard_tokens: PositiveCount = Field(2**28, description="tokens a shard, rounded up to whole documents")
-    num_processes: PositiveCount | None = Field(None, description="tokenising processes; null takes every core")
+    num_threads: PositiveCount | None = Field(None, description="tokenising threads; null takes every core")
 
 
 # --- from a store to windows: the `data:` section of a run -------------------------------------------------------------

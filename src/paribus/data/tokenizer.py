@@ -41,16 +41,12 @@ def read_tokenizer(path: Path) -> "Tokenizer":
     Raises DataError when there is none, or it is broken."""
     from tokenizers import Tokenizer
 
-    if path.is_dir():
-        found = [path / name for name in NAMES if (path / name).is_file()]
-        if not found:
-            raise DataError(f"{path}: no tokenizer here: expected {' or '.join(NAMES)}")
-        path = found[0]
+    path = tokenizer_file(path)
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no tokenizer can be read: {getattr(error, 'strerror', None) or error}") from None
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises plain Exception
@@ -58,6 +54,15 @@ def read_tokenizer(path: Path) -> "Tokenizer":
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def tokenizer_file(path: Path) -> Path:
+    """`path` itself, or the tokenizer of the folder that it is. Raises DataError when there is none."""
+    candidates = [path / name for name in NAMES] if path.is_dir() else [path]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise DataError(f"tokenizer.path: {path}: no tokenizer here; expected {' or '.join(NAMES)}, or their folder")
+    return found
 
 
 def train_bpe(config: TrainBpe, texts: Iterator[str]) -> "Tokenizer":
@@ -96,7 +101,7 @@ def vocab_size(tokenizer: "Tokenizer") -> int:
 
 
 def start_token_id(tokenizer: "Tokenizer", beginning_of_document: str | None = None) -> int | None:
-    """The id of `beginning_of_document`; without one, of the first special token that does not stand for the unknown.
+    """The id of `beginning_of_document`; without one, of the first special token that is not for the unknown or padding.
 
     None when the tokenizer has no such token. Raises DataError when it lacks the one that is named."""
     if beginning_of_document is not None:
@@ -105,7 +110,8 @@ def start_token_id(tokenizer: "Tokenizer", beginning_of_document: str | None = N
         return int(found)
     unknown = getattr(tokenizer.model, "unk_token", None)
     added = sorted(tokenizer.get_added_tokens_decoder().items())
-    return next((index for index, token in added if token.special and token.content != unknown), None)
+    names = ((index, token.content) for index, token in added if token.special)
+    return next((index for index, name in names if name != unknown and "pad" not in name.lower()), None)
 
 
 def token_bytes(tokenizer: "Tokenizer") -> NDArray[np.int32] | None:

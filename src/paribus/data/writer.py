@@ -1,29 +1,25 @@
 """Writing a token store: into a folder beside it, renamed at the end, so that a store is whole or absent."""
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paribus.data.part import part_folder, writing
 from paribus.data.store import DOCUMENTS, MANIFEST, TOKENIZER, Amount, FileFacts, Manifest, Skipped
 from paribus.data.tokenizer import fingerprint, vocab_size
-from paribus.errors import DataError, StoreError
+from paribus.errors import DataError
 from paribus.rundir import file_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TABLE_ROWS = 65_536
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Entry(NamedTuple):
@@ -46,15 +42,13 @@ class Recipe(NamedTuple):
 
 
 class StoreWriter:
-    """Writes a store into the folder `.NAME.part` beside `path` and renames it at the end.
+    """Writes a store into a folder beside `path` and renames it at the end.
 
-    Use it as a context: it finishes the store, or leaves nothing when the block raises. What a killed writer left
-    behind is cleared by the next one; two at once are refused. Raises StoreError when `path` exists, and DataError when
-    the device is full, a token is outside the vocabulary, or two documents of a split share an id."""
+    Use it as a context: it finishes the store, or leaves nothing when the block raises (see part_folder). Raises
+    DataError when the device is full, a token is outside the vocabulary, or two documents of a split share an id."""
 
     def __init__(self, path: Path | str, tokenizer: "Tokenizer", recipe: Recipe) -> None:
         self.path, self.tokenizer, self.recipe = Path(path), tokenizer, recipe
-        self.part = self.path.with_name(f".{self.path.name}.part")
         self.vocab_size = vocab_size(tokenizer)
         self.dtype = np.dtype("<u2" if self.vocab_size <= 2**16 else "<u4")
         self.num_tokens = 0
@@ -68,23 +62,20 @@ class StoreWriter:
         self._num_shards = self._room = 0
 
     def __enter__(self) -> "StoreWriter":
-        if self.path.exists():
-            raise StoreError(f"{self.path}: exists already; remove it, or name another folder under `store`")
         with contextlib.ExitStack() as undo:
+            self._part = undo.enter_context(part_folder(self.path))
             with self._writing():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                undo.callback(os.close, _claim(self.part))
-                undo.callback(shutil.rmtree, self.part, ignore_errors=True)
-                (self.part / TOKENIZER).write_text(self.tokenizer.to_str(), encoding="utf-8")
+                (self._part / TOKENIZER).write_text(self.tokenizer.to_str(), encoding="utf-8")
                 self._shard = self._next_shard()
             undo.callback(lambda: _close(self._shard))
             self._undo = undo.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         with self._undo:
-            if kind is None:
-                self._finish()
+            if error is not None:
+                raise error
+            self._finish()
 
     def append(self, entry: Entry, tokens: Sequence[int] | NDArray[Any]) -> None:
         """Write one document."""
@@ -146,7 +137,7 @@ class StoreWriter:
     def _next_shard(self) -> Any:
         self._room = self.recipe.shard_tokens
         self._num_shards += 1
-        return (self.part / f"tokens-{self._num_shards - 1:05d}.bin").open("wb", buffering=2**20)
+        return (self._part / f"tokens-{self._num_shards - 1:05d}.bin").open("wb", buffering=2**20)
 
     def _finish(self) -> None:
         if not self.num_tokens:
@@ -156,16 +147,11 @@ class StoreWriter:
         documents = _parquet([*self._tables, _table(self._rows)])
         with self._writing(len(documents)):
             self._shard.close()
-            (self.part / DOCUMENTS).write_bytes(documents)
+            (self._part / DOCUMENTS).write_bytes(documents)
             files = {}
-            for file in sorted(self.part.iterdir()):
-                _sync(file)
+            for file in sorted(self._part.iterdir()):
                 files[file.name] = FileFacts(bytes=file.stat().st_size, sha256=file_sha256(file))
-            (self.part / MANIFEST).write_text(self._manifest(files).model_dump_json(indent=1) + "\n", encoding="utf-8")
-            for path in (self.part / MANIFEST, self.part):
-                _sync(path)
-            self.part.rename(self.path)
-            _sync(self.path.parent)
+            (self._part / MANIFEST).write_text(self._manifest(files).model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def _manifest(self, files: dict[str, FileFacts]) -> Manifest:
         counts = {
@@ -198,37 +184,8 @@ class StoreWriter:
         ]
         return "; ".join(splits) or "the corpus has none"
 
-    @contextlib.contextmanager
-    def _writing(self, more: int = 1) -> Iterator[None]:
-        """Say in one line why the store cannot be written; `more`: bytes that the block writes."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in FULL:
-                raise DataError(f"{self.path}: cannot be written: {error.strerror or error}") from error
-            written = self.num_tokens * self.dtype.itemsize
-            raise DataError(
-                f"{self.path.absolute().parent}: no space left on the device: the store {self.path.name} had "
-                f"{written:,} bytes and needs at least {more:,} more; free some, or name another folder under `store`"
-            ) from error
-
-
-def _claim(folder: Path) -> int:
-    """Make an empty folder that no other living writer holds; return the descriptor whose lock says so."""
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # between open and lock the holder may have finished and renamed the folder: then it is a store, not ours
-        is_ours = folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
-    except BlockingIOError:
-        is_ours = False
-    if not is_ours:
-        os.close(descriptor)
-        raise StoreError(f"{folder}: another process is preparing this store; wait for it, then run the command again")
-    for left_behind in folder.iterdir():
-        left_behind.unlink()
-    return descriptor
+    def _writing(self, more: int = 1) -> contextlib.AbstractContextManager[None]:
+        return writing(self.path, self.num_tokens * self.dtype.itemsize, more)
 
 
 def _table(rows: Sequence[tuple[Any, ...]]) -> Any:
@@ -262,11 +219,3 @@ def _parquet(tables: Sequence[Any]) -> bytes:
 def _close(file: Any) -> None:
     with contextlib.suppress(OSError):
         file.close()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
