@@ -4,13 +4,12 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ranks import on_ranks
 from small_runs import VOCAB, counting, metrics_of, same_run, train
 from torch import Tensor, nn
 
@@ -187,28 +186,39 @@ def test_metrics_that_were_cut_are_continued(tmp_path: Path) -> None:
         train(tmp_path, checkpoints=EVERY_3)
 
 
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from small_runs import train
-from paribus.train.config import Budget, Checkpoints
-from paribus.train.loop import Action
-evaluate = [Action(3, True, lambda step: {{"evaluation/val/loss": 1 / (step + 1)}})]
-train(Path({run!r}), budget=Budget(steps=40), checkpoints=Checkpoints(every=5), actions=evaluate)
-"""
+def evaluated(path: Path, fsyncs: int = 0) -> None:
+    """A run with checkpoints and evaluations, killed at an fsync: inside a checkpoint, or right before or after one."""
+    if fsyncs:
+        os.fsync = counting_down(fsyncs)
+    evaluate = Action(2, True, lambda step: {"evaluation/val/loss": 1 / (step + 1)})
+    train(path, checkpoints=EVERY_3, actions=[evaluate])
 
 
-def test_a_killed_run_ends_elsewhere(tmp_path: Path) -> None:
-    """SIGKILL while the second checkpoint is being written."""
-    tests = str(Path(__file__).parent)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    exec(KILLED.format(tests=tests, run=str(whole)), {})
-    program = [sys.executable, "-c", KILLED.format(tests=tests, run=str(killed))]
-    with subprocess.Popen(program, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(killed.glob("checkpoints/step-00001*")):
-            pass
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    exec(KILLED.format(tests=tests, run=str(killed)), {})
-    same_run(whole, killed)
+def counting_down(calls: int) -> Callable[[int], None]:
+    """os.fsync, and SIGKILL after so many calls."""
+    left, fsync = [calls], os.fsync
+
+    def count(descriptor: int) -> None:
+        fsync(descriptor)
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return count
+
+
+@pytest.mark.parametrize(
+    "fsyncs", [pytest.param(calls, marks=[] if calls in (16, 24) else [pytest.mark.slow]) for calls in range(1, 49)]
+)
+def test_a_killed_run_ends_elsewhere(tmp_path: Path, whole: Path, fsyncs: int) -> None:
+    """SIGKILL at each fsync in turn: 12 a checkpoint, of its files, their folder, the manifest, and the metrics."""
+    assert on_ranks(1, evaluated, tmp_path, fsyncs, may_fail=True) == [-signal.SIGKILL]
+    on_ranks(1, evaluated, tmp_path)
+    same_run(whole, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    on_ranks(1, evaluated, folder)
+    return folder

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
 
 from paribus.errors import ConfigError
 from paribus.models.config import Architecture, ModelConfig, Preset, Pretrained
@@ -136,10 +137,23 @@ def _pretrained(config: Pretrained, vocab_size: int, window: int) -> PreTrainedM
 def _loading(where: str, is_folder: bool) -> Iterator[None]:
     """Turn whatever a folder or the hub raises into one line."""
     try:
-        yield
+        with without_bars():
+            yield
     except Exception as error:  # OSError, ValueError, safetensors' and huggingface_hub's own: all mean "not loadable"
         hint = "" if is_folder else "; not a local folder, and the hub did not give it (offline, misspelt or private?)"
         raise ConfigError(f"{where}: cannot be loaded{hint}: {_one_line(error)}") from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Silence transformers' own progress bars for a block: a run has one bar."""
+    was_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            transformers_logging.enable_progress_bar()
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -88,8 +88,9 @@ def equip(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel:
     if config.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise ConfigError(f"train.gradient_checkpointing: {model.config.model_type} does not support it")
-        options: dict[str, Any] = {"use_reentrant": False}
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        # transformers renamed it within version 5
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if config.compile:
         model.compile()
     return model.train()

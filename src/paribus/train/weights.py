@@ -1,7 +1,5 @@
 """Weights and optimizer state as safetensors: what the engines that hold a whole model write and read."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,8 +9,8 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
+from paribus.models.hf import without_bars
 from paribus.train.update import Update
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -45,13 +43,13 @@ def load_training_state(model: PreTrainedModel, update: Update, folder: Path) ->
 
 def save_model(model: PreTrainedModel, folder: Path, tensors: dict[str, Tensor] | None = None) -> None:
     """Write the model as `save_pretrained` does; `tensors`: its state dict, where it is not the model's own."""
-    with _quiet():
+    with without_bars():
         model.save_pretrained(folder, state_dict=tensors)
 
 
 def load_weights(folder: Path) -> PreTrainedModel:
     """The model of a checkpoint folder, fp32, on the CPU, its weights as saved; the caller has verified the folder."""
-    with _quiet():
+    with without_bars():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
 
 
@@ -73,15 +71,3 @@ def _join(shards: Path) -> dict[str, Tensor]:
     tensors = {key: torch.empty(item.size, dtype=item.properties.dtype) for key, item in items.items()}
     load(tensors, storage_reader=reader, no_dist=True)
     return tensors
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars: a run has one bar of its own."""
-    was_on = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            transformers_logging.enable_progress_bar()

@@ -3,20 +3,16 @@
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import small_runs
 
-HERE = Path(__file__).parent
-
 
 def on_ranks(world: int, function: Callable[..., Any], *args: Any, may_fail: bool = False) -> list[int | None]:
     """Call function(*args) in `world` processes as torchrun would; return their exit codes, all 0 unless may_fail."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(HERE), str(HERE.parent / "train"), os.environ.get("PYTHONPATH", "")]
-    )
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([small_runs.__name__])
     with socket.socket() as probe:
