@@ -19,6 +19,7 @@ from paribus.experiment import RunConfig
 from paribus.report.collect import evaluations, provenance
 from paribus.rundir import RunDir
 
+BASELINES = "baselines"  # the sweep whose runs are trained on one category each
 EVALUATION = "test"  # the evaluation that every text run of the study has, on all categories
 
 
@@ -39,6 +40,7 @@ class Trained(NamedTuple):
 
     arm: str  # the sweep it belongs to
     seed: int  # of the choice of categories
+    is_nested: bool  # the categories of a smaller K are among these
     active: tuple[str, ...]  # the K categories it was trained on
     home: str  # the one category that the K = 1 run of this seed is trained on
     record: Mapping[str, Any]
@@ -68,9 +70,9 @@ class Trained(NamedTuple):
         """L(a) - L(b) in the home category."""
         return float(self.record["in_context"]["by_category"]["mean"][self.record["categories"].index(self.home)])
 
-    def home_windows(self, band: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(window ids, their losses) in the home category, over all positions or one band of them."""
-        rows = self.windows.category == self.home
+    def windows_of(self, name: str, band: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(window ids, their losses) in one category, over all positions or one band of them."""
+        rows = self.windows.category == name
         losses = self.windows.loss if band is None else self.windows.bands[band]
         return self.windows.window_id[rows], losses[rows].astype(np.float64)
 
@@ -95,14 +97,17 @@ def read(arm: str, path: Path, result: EvalResult) -> Trained:
     active = choose_categories(config.data.categories, available, seed)
     first = choose_categories(NestedCategories(k=1), available, seed)[0]
     home = first if first in active else active[0]
-    return Trained(arm, seed, active, home, result.record, result.windows, provenance(path).get("data", {}), path)
+    is_nested = isinstance(config.data.categories, NestedCategories)
+    return Trained(
+        arm, seed, is_nested, active, home, result.record, result.windows, provenance(path).get("data", {}), path
+    )
 
 
 def loss_by_k(runs: Sequence[Trained]) -> pl.DataFrame:
     """XE_K with its interval over seeds, its difference to XE_1 of the same seed, and theory's ceiling, by arm and K."""
     rows = []
     for (arm, k), group in _grouped(runs):
-        singles = {run.seed: run.loss for run in runs if run.arm == arm and run.k == 1}
+        singles = {run.seed: run.loss for run in runs if run.arm == arm and run.k == 1 and run.is_nested}
         deltas = [run.loss - singles[run.seed] for run in group if run.seed in singles]
         predictions = group[0].record["windows"]["predictions"]
         rows.append(
@@ -114,32 +119,35 @@ def loss_by_k(runs: Sequence[Trained]) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def home_differences(runs: Sequence[Trained]) -> pl.DataFrame:
-    """Each run against the K = 1 run of its arm and seed, on that seed's first category: the same windows, paired.
+def paired_differences(runs: Sequence[Trained]) -> pl.DataFrame:
+    """Each run against the model trained on one of its categories alone, on that category: the same windows, paired.
 
-    One row a run and band of positions (`all` first): the difference with its bootstrap interval, nats a token."""
-    singles = {(run.arm, run.seed): run for run in runs if run.k == 1}
+    One row a run, category and band of positions (`all` first): the difference with its bootstrap interval, nats a token.
+    The single-category model is that of the run's own sweep and seed, else of the sweep `baselines`."""
+    singles = {(run.arm, run.seed, run.active[0]): run for run in runs if run.k == 1}
     rows = []
     for run in runs:
-        single = singles.get((run.arm, run.seed))
-        if single is None or single.home != run.home:
-            continue
-        for band in (None, *run.windows.bands):
-            (ids_a, a), (ids_b, b) = run.home_windows(band), single.home_windows(band)
-            rows_a, rows_b = shared_windows(ids_a, ids_b)
-            interval = paired_difference(a[rows_a], b[rows_b], np.zeros(len(rows_a)))
-            key = {"arm": run.arm, "K": run.k, "seed": run.seed, "category": run.home, "band": band or "all"}
-            rows.append(key | _columns("delta", interval))
+        for name in run.active:
+            single = singles.get((run.arm, run.seed, name)) or singles.get((BASELINES, run.seed, name))
+            if single is None or (run.arm == BASELINES):
+                continue
+            for band in (None, *run.windows.bands):
+                (ids_a, a), (ids_b, b) = run.windows_of(name, band), single.windows_of(name, band)
+                rows_a, rows_b = shared_windows(ids_a, ids_b)
+                interval = paired_difference(a[rows_a], b[rows_b], np.zeros(len(rows_a)))
+                key = {"arm": run.arm, "K": run.k, "seed": run.seed, "category": name, "band": band or "all"}
+                rows.append(key | _columns("delta", interval))
     return pl.DataFrame(rows, DIFFERENCES)
 
 
-def home_by_k(differences: pl.DataFrame) -> pl.DataFrame:
-    """The paired differences averaged over seeds, with Student's interval, by arm, K and band."""
+def paired_by_k(differences: pl.DataFrame) -> pl.DataFrame:
+    """The paired differences averaged over categories, then over seeds with Student's interval, by arm, K and band."""
+    by_seed = differences.group_by("arm", "K", "band", "seed", maintain_order=True).agg(pl.col("delta").mean())
     rows = [
         dict(zip(("arm", "K", "band"), key, strict=True))
         | {"seeds": len(group)}
         | _columns("delta", over_seeds(group["delta"].to_list()))
-        for key, group in differences.group_by("arm", "K", "band", maintain_order=True)
+        for key, group in by_seed.group_by("arm", "K", "band", maintain_order=True)
     ]
     schema = {
         name: DIFFERENCES.get(name, pl.Int64)

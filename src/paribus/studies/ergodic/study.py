@@ -22,7 +22,7 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]]) 
     """Draw what the finished runs of each sweep show; a section whose runs are missing is left out."""
     found = analysis.read_all(runs)
     sources = optimum.read_all(runs)
-    differences = analysis.home_differences(found)
+    differences = analysis.paired_differences(found)
     held = [*verdicts.about_text(found, differences), *verdicts.about_optimum(sources), *verdicts.about_causality(runs)]
     sections = [Section("What was found", [Tiles(tiles(found, sources)), Verdicts(held)])]
     if found:
@@ -45,7 +45,7 @@ def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) 
     shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
     if found:
         most = max(run.k for run in found)
-        paired = analysis.home_by_k(analysis.home_differences(found)).filter(
+        paired = analysis.paired_by_k(analysis.paired_differences(found)).filter(
             pl.col("K") == most, pl.col("band") == "all"
         )
         for row in paired.iter_rows(named=True):
@@ -94,7 +94,7 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
     if differences.is_empty():
         return ["No sweep has a K = 1 run to compare with."]
     overall = differences.filter(pl.col("band") == "all")
-    by_k = analysis.home_by_k(differences)
+    by_k = analysis.paired_by_k(differences)
     chart = layer(
         level(0.0, DELTA, "as good as K = 1"),
         points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),

@@ -9,7 +9,7 @@ import polars as pl
 from paribus.report.blocks import Verdict
 from paribus.report.cells import number
 from paribus.report.collect import evaluation, evaluations
-from paribus.studies.ergodic.analysis import Trained, home_by_k, loss_by_k
+from paribus.studies.ergodic.analysis import Trained, loss_by_k, paired_by_k
 from paribus.studies.ergodic.optimum import Scored
 
 State = Literal["holds", "fails", "inconclusive"]
@@ -23,7 +23,7 @@ def about_text(found: Sequence[Trained], differences: pl.DataFrame) -> list[Verd
     most = max(run.k for run in found)
     ceilings = dict(loss_by_k(found).select("K", "ceiling").iter_rows())
     verdicts = []
-    for row in home_by_k(differences).filter(pl.col("K") == most, pl.col("band") == "all").iter_rows(named=True):
+    for row in paired_by_k(differences).filter(pl.col("K") == most, pl.col("band") == "all").iter_rows(named=True):
         interval = (
             f"[{number(row['delta_low'], '+.3f')}, {number(row['delta_high'], '+.3f')}]"
             if row["delta_low"] is not None
