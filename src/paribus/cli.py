@@ -62,10 +62,10 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
     if dry_run:
         print("\n".join(experiment.plan(directory, config)))
         return
-    experiment.hold(directory, config)
     if directory.is_done:
         print(f"{directory.path}: done already")
     elif config.launch.num_processes > 1 and not torchrun.is_inside():
+        experiment.hold(directory, config)
         sys.exit(torchrun.run(directory.path, config.launch))
     else:
         outcome = experiment.run(directory, config)

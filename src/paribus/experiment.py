@@ -142,6 +142,8 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
 
     rank = int(os.environ.get("RANK", 0))
     with directory.lock() if rank == 0 else contextlib.nullcontext():
+        if rank == 0:
+            hold(directory, config)
         engine = build_engine(config.launch, config.train)
         try:
             outcome = _train(directory, config, engine)

@@ -1,0 +1,96 @@
+"""Runs that take a second: coins, and text of three categories in a store of a few kilobytes."""
+
+import json
+import random
+
+from paribus import config as configs
+from paribus import experiment
+from paribus.data.config import CorpusConfig
+from paribus.data.prepare import prepare
+from paribus.experiment import RunConfig
+
+WORDS = {
+    "a": ["ant", "bee", "cat", "dog", "elk", "fox"],
+    "b": ["red", "blue", "green", "gold", "gray", "pink"],
+    "c": ["one", "two", "six", "ten"],
+}
+TRAIN = {
+    "batch_size": 8,
+    "budget": {"steps": 6},
+    "optimizer": {"kind": "adamw", "lr": 3e-3},
+    "checkpoints": {"every": 4},
+    "log_every": 1,
+}
+LAUNCH = {"threads": 1, "device": "cpu", "progress": False}
+MODEL = {
+    "kind": "architecture",
+    "model_type": "gpt_neox",
+    "config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
+}
+
+
+def coins_run(folder, *overrides):
+    """A run directory below `folder`, not yet written, and its config."""
+    mapping = {
+        "study": "small",
+        "name": "coins",
+        "data": {"kind": "coins", "num_components": 3, "window": 16},
+        "model": MODEL,
+        "train": TRAIN,
+        "evals": {"optimum": {"kind": "bayes", "sequences": 30, "batch_size": 16}, "causality": {"kind": "causality"}},
+        "launch": LAUNCH,
+        "paths": {"runs": str(folder / "runs")},
+    }
+    return _resolved(mapping, folder, overrides)
+
+
+def text_run(folder, *overrides, store=None, **data):
+    """A run on the text store, made below `folder` unless given, on the category `a`."""
+    store = store or text_store(folder / "store")
+    mapping = {
+        "study": "small",
+        "name": "text",
+        "data": {
+            "kind": "text",
+            "store": str(store),
+            "window": 16,
+            "start_token": True,
+            "categories": {"kind": "explicit", "names": ["a"]},
+            **data,
+        },
+        "model": MODEL,
+        "train": TRAIN,
+        "evals": {"test": {"kind": "loss", "split": "test", "categories": "all", "windows_per_category": 8}},
+        "launch": LAUNCH,
+        "paths": {"runs": str(folder / "runs")},
+    }
+    return _resolved(mapping, folder, overrides)
+
+
+def text_store(path):
+    """A store of 3 categories x (20 train, 6 test) documents of 60 words each; the path it was written to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    files = {}
+    for split, num in (("train", 20), ("test", 6)):
+        file = path.with_name(f"{path.name}-{split}.jsonl")
+        rows = [
+            {"id": f"{split}-{name}-{i}", "category": name, "text": " ".join(rng.choices(words, k=60))}
+            for name, words in WORDS.items()
+            for i in range(num)
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files[split] = [str(file)]
+    tokenizer = {"kind": "train_bpe", "vocab_size": 280}
+    corpus = {"name": "toy", "store": str(path), "source": {"kind": "jsonl", "files": files}, "tokenizer": tokenizer}
+    prepare(configs.from_mapping(corpus, CorpusConfig, "small_runs.py"), progress=False)
+    return path
+
+
+def _resolved(mapping, folder, overrides):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "asked.yaml"
+    path.write_text(json.dumps(mapping))
+    config = configs.load(path, RunConfig, list(overrides))
+    path.unlink()
+    return experiment.place(config), config

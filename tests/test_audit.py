@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+
+from paribus import experiment
+from paribus.audit import compare, print_audit, verify
+from paribus.errors import RunError
+from small_runs import coins_run, text_run, text_store
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs on text that differ only in their categories, and one on coins."""
+    folder = tmp_path_factory.mktemp("audit")
+    store = text_store(folder / "store")
+    made = {
+        "one": text_run(folder, store=store),
+        "two": text_run(folder, store=store, categories={"kind": "explicit", "names": ["a", "b"]}),
+        "coins": coins_run(folder),
+    }
+    for run, config in made.values():
+        experiment.run(run, config)
+    return {name: run for name, (run, _) in made.items()}
+
+
+def test_every_batch_that_was_consumed_is_replayed(runs):
+    found = verify(runs["one"])
+    assert (found.steps, found.altered) == (6, [])
+
+
+def test_two_identical_runs_differ_in_nothing(runs, capsys):
+    assert print_audit([runs["one"].path, runs["one"].path]) == 0
+    assert "768 compared over 6 steps, nothing differs" in capsys.readouterr().out
+
+
+def test_runs_that_differ_in_k_are_told_apart_to_the_token(runs, tmp_path):
+    out = tmp_path / "differences.jsonl"
+    found = compare(runs["one"], runs["two"], out)
+    assert [key for key, _, _ in found.keys] == ["data.categories.names"]
+    one, two = (experiment.load(runs[name]) for name in ("one", "two"))
+    from paribus.data.stream import build_stream
+
+    a, b = (build_stream(c.data, c.seeds, c.train.batch_size).batches for c in (one, two))
+    differing = [(a(step).targets != b(step).targets) for step in range(6)]
+    assert found.tokens_differing == int(np.sum(differing))
+    assert found.windows_differing == int(np.any(differing, axis=2).sum())
+    assert found.shares["a"][0] == found.tokens
+    assert found.shares["a"][1] + found.shares["b"][1] == found.tokens
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == found.windows_differing
+    assert {line["cause"] for line in lines} <= {"another category", "another window"}
+
+
+def test_a_step_that_consumed_something_else_is_named(runs, capsys):
+    path = runs["coins"].stream_path
+    logged = bytearray(path.read_bytes())
+    logged[8 * 3] ^= 1
+    path.write_bytes(bytes(logged))
+    try:
+        assert verify(runs["coins"]).altered == [3]
+        assert print_audit([runs["coins"].path]) == 1
+        assert "the first at step 3" in capsys.readouterr().out
+    finally:
+        logged[8 * 3] ^= 1
+        path.write_bytes(bytes(logged))
+
+
+def test_runs_of_other_shapes_are_refused(runs, tmp_path):
+    other, config = coins_run(tmp_path, "train.batch_size=4")
+    experiment.run(other, config)
+    with pytest.raises(RunError, match=r"different shapes, \(8, 16\) and \(4, 16\)"):
+        compare(runs["coins"], other)
+
+
+def test_a_run_that_has_not_begun_says_how_to_start_it(tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.hold(run, config)
+    with pytest.raises(RunError, match="has not begun; `paribus train"):
+        verify(run)

@@ -1,0 +1,134 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from paribus import config as configs
+from paribus import experiment
+from paribus.errors import Diverged, RunError, StoreError
+from paribus.evals.results import read_result, result_path
+from paribus.experiment import RunConfig
+from paribus.rundir import RunDir
+from small_runs import coins_run, text_run, text_store
+
+
+def test_a_run_leaves_what_the_run_directory_promises(tmp_path):
+    run, config = coins_run(tmp_path)
+    assert experiment.run(run, config).state == "done"
+    assert run.is_done
+    assert run.status()["state"] == "done"
+    assert configs.load(run.config_path, RunConfig) == config
+    facts = json.loads(run.provenance_path.read_text())
+    assert facts["data"]["total_tokens"] == 6 * 8 * 16
+    assert facts["data"]["unique_tokens"] is None
+    assert len(facts["attempts"]) == 1
+    assert facts["attempts"][0]["packages"]["torch"]
+    assert run.stream_path.stat().st_size == 8 * 6
+    result = read_result(result_path(run.evals, "optimum", 6))
+    lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    logged = next(line for line in lines if "evaluation/optimum/kl" in line)
+    assert logged["evaluation/optimum/kl"] == result.summary["kl"]
+    assert result.summary["kl"] > 0
+
+
+def test_a_run_counts_its_passes_over_unique_text(tmp_path):
+    run, config = text_run(tmp_path, windows={"kind": "chunks"})
+    experiment.run(run, config)
+    data = json.loads(run.provenance_path.read_text())["data"]
+    assert data["passes"] == pytest.approx(data["total_tokens"] / data["unique_tokens"])
+    assert data["categories"] == ["a"]
+
+
+def test_the_same_run_has_the_same_identity_wherever_its_store_lies(tmp_path):
+    here, there = text_store(tmp_path / "here"), text_store(tmp_path / "there")
+    run, config = text_run(tmp_path, store=here)
+    moved = config.model_copy(update={"data": config.data.model_copy(update={"store": str(there)})})
+    assert experiment.place(moved).path == run.path
+
+
+def test_another_learning_rate_is_another_directory_and_other_threads_are_not(tmp_path):
+    run, _ = coins_run(tmp_path)
+    assert coins_run(tmp_path, "train.optimizer.lr=1e-4")[0].path != run.path
+    assert coins_run(tmp_path, "launch.threads=2")[0].path == run.path
+
+
+def test_resuming_with_a_changed_config_names_the_keys_with_both_values(tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.hold(run, config)
+    with pytest.raises(
+        RunError, match=r"holds another run.*\n  train\.optimizer\.lr: 0\.003 in the directory, 0\.5 asked for$"
+    ):
+        experiment.open_run(run.path, ["train.optimizer.lr=0.5"])
+    assert configs.load(run.config_path, RunConfig) == config
+
+
+def test_where_and_how_may_change_on_resume(tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.hold(run, config)
+    _, changed = experiment.open_run(run.path, ["launch.threads=2"])
+    assert changed.launch.threads == 2
+
+
+def test_a_run_whose_store_changed_is_refused(tmp_path):
+    run, config = text_run(tmp_path)
+    experiment.run(run, config)
+    record = json.loads(run.provenance_path.read_text())
+    record["stores"]["data"] = "0" * 64
+    run.provenance_path.write_text(json.dumps(record))
+    with pytest.raises(RunError, match="the data changed since the run began"):
+        experiment.run(run, config)
+
+
+def test_a_missing_store_says_how_to_make_it(tmp_path):
+    with pytest.raises(StoreError, match=r"no store here.*paribus prepare"):
+        text_run(tmp_path, store=tmp_path / "absent")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_as_diverged(tmp_path):
+    run, config = coins_run(tmp_path, "train.optimizer.lr=1e30", "train.clip_norm=null")
+    with pytest.raises(Diverged, match=r"step \d+: the .* is not finite.*window ids \d+"):
+        experiment.run(run, config)
+    assert run.status()["state"] == "diverged"
+    assert not run.is_done
+    assert len(json.loads((run.path / "diverged.json").read_text())["window_ids"]) == 8
+
+
+def test_a_run_in_use_by_another_holder_is_refused(tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.hold(run, config)
+    with run.lock(), pytest.raises(RunError, match="in use by process"):
+        experiment.run(RunDir(run.path), config)
+
+
+def test_six_steps_are_four_and_two_bit_for_bit_evaluations_included(tmp_path):
+    """The last checkpoint and DONE are taken away, as if the run had been killed after step 4."""
+    run, config = coins_run(tmp_path, "evals.optimum.every=2", "train.checkpoints.every=2")
+    experiment.run(run, config)
+    whole = {p: p.read_bytes() for p in _results(run)}
+    for name in ("DONE", "checkpoints/step-000006"):
+        _remove(run.path / name)
+    experiment.run(run, config)
+    assert {p: p.read_bytes() for p in _results(run)} == whole
+    assert len(json.loads(run.provenance_path.read_text())["attempts"]) == 2
+
+
+def test_a_plan_tells_the_tokens_and_writes_nothing(tmp_path):
+    run, config = text_run(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    lines = experiment.plan(run, config)
+    assert "6 steps of 8 windows of 16 predictions: 768 tokens" in lines[1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _results(run: RunDir) -> list[Path]:
+    weights = sorted(run.checkpoints.rglob("*.safetensors"))
+    return [run.metrics_path, run.stream_path, *weights, *sorted(run.evals.rglob("*.json"))]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        for child in path.iterdir():
+            _remove(child)
+        path.rmdir()
+    else:
+        path.unlink()
