@@ -1,0 +1,143 @@
+"""`paribus report`: a page about any runs, from whatever their directories hold."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from paribus.report import charts, collect, losses, runs
+from paribus.report.blocks import Block, Column, Details, Figure, Report, Section, Table, Tiles, Verdict, Verdicts
+from paribus.report.charts import Axis
+from paribus.report.page import write_report
+
+NATS = "Loss, nats a token"
+_STEP = Axis("step", "Step", format=",")
+_POSITION = Axis("position", "Position in the window", format=",")
+_TRAINING = {"loss": "Training loss", "lr": "Learning rate", "grad_norm": "Norm of the gradient, before clipping"}
+_MAX_POINTS = 12_000  # of all curves of a figure
+
+Records = Mapping[str, Mapping[str, Any]]  # a run's name -> its record of one evaluation
+
+
+def generic_report(paths: Sequence[Path | str], out: Path | str) -> Path:
+    """Write one page about every run below the paths. Raises RunError for a path that holds none."""
+    table = labelled(collect.load_runs(*paths))
+    command = shlex.join(["paribus", "report", *map(str, paths), "-o", str(out)])
+    sections = [
+        Section("Overview", [Tiles(runs.tiles(table)), runs.run_table(table), *runs.problems(table)]),
+        *training(table),
+        *(evaluation(table, name) for name in evaluation_names(table)),
+        *runs.appendix(table, [command])[1:],
+    ]
+    studies = ", ".join(f"*{name}*" for name in table["study"].drop_nulls().unique(maintain_order=True))
+    title = str(table["name"][0]) if len(table) == 1 else f"{len(table)} runs"
+    subtitle = f"What {studies or 'they'} measured, read from the run directories."
+    return write_report(Report(title, subtitle, sections), Path(out))
+
+
+def labelled(table: pl.DataFrame) -> pl.DataFrame:
+    """Names that two runs share get their identity behind them: a name then tells one run."""
+    name = pl.col("name")
+    return table.with_columns(name=pl.when(name.is_duplicated()).then(pl.format("{} ({})", name, "id")).otherwise(name))
+
+
+def evaluation_names(table: pl.DataFrame) -> list[str]:
+    """The evaluations that any run has made, in the order of the configs; those made later come last."""
+    made = dict.fromkeys(name.split("/")[1] for name in table.columns if name.startswith("evaluation/"))
+    configured = dict.fromkeys(key.split(".")[1] for key in table.columns if key.startswith("evals."))
+    return [*(name for name in configured if name in made), *(name for name in made if name not in configured)]
+
+
+def training(table: pl.DataFrame) -> list[Section]:
+    """The curves that training logged, and those of the evaluations made on the way; nothing before the second point."""
+    on_the_way = {f"evaluation/{name}/loss": f"Loss in `{name}`" for name in evaluation_names(table)}
+    points = collect.curves_of(table, [*_TRAINING, *on_the_way]).drop("id")
+    blocks: list[Block] = []
+    for metric, title in (_TRAINING | on_the_way).items():
+        logged = points.filter(pl.col("metric") == metric).drop("metric")
+        if logged["step"].n_unique() > 1 and logged["value"].n_unique() > 1:
+            unit = NATS if metric.endswith("loss") else ""
+            blocks.append(_curve(f"training-{metric.replace('/', '-')}", logged, title, unit))
+    return [Section("Training", blocks)] if blocks else []
+
+
+def evaluation(table: pl.DataFrame, name: str) -> Section:
+    """The newest result of one evaluation of every run: its numbers as a table, and the figures of its kind."""
+    made = [row for row in table.iter_rows(named=True) if name in collect.evaluations(row["path"])]
+    records = {row["name"]: collect.evaluation(row["path"], name) for row in made}
+    prefix = f"evaluation/{name}/"
+    keys = [key for key in table.columns if key.startswith(prefix) and key.count("/") == 2]
+    columns = [Column(key, key.removeprefix(prefix).replace("_", " ").capitalize()) for key in keys]
+    numbers = table.filter(pl.col("name").is_in(list(records)))
+    blocks: list[Block] = [
+        Table(numbers, [Column("name", "Run"), *columns], f"The numbers of `{name}`, each run's newest.")
+    ]
+    match {record["kind"] for record in records.values()}.pop():
+        case "loss":
+            blocks += _loss_blocks(name, records)
+        case "bayes":
+            blocks += _bayes_blocks(name, records)
+        case "causality":
+            blocks = _causality_blocks(records)
+    return Section(name.replace("_", " ").capitalize(), blocks)
+
+
+def _curve(name: str, logged: pl.DataFrame, title: str, unit: str) -> Figure:
+    shown = collect.thinned(logged, ["name"], max(50, min(300, _MAX_POINTS // logged["name"].n_unique())))
+    stretch, value = logged.height / shown.height, Axis("value", unit)
+    if stretch == 1:
+        return Figure(name, charts.curves(logged, _STEP, value, "name"), title)
+    caption = f"Each point is the mean of about {stretch:.0f} logged steps, the band their extremes."
+    return Figure(name, charts.curves(shown, _STEP, value, "name", ("low", "high")), title, caption)
+
+
+def _loss_blocks(name: str, records: Records) -> list[Block]:
+    curve = losses.by_position(records)
+    if len(records) > charts.MAX_NAMED:
+        lines = charts.curves(curve.drop("low", "high"), _POSITION, Axis("loss", NATS), "run")
+    else:
+        lines = charts.curves(curve, _POSITION, Axis("loss", NATS), "run", ("low", "high"))
+    heat = charts.heat_map(losses.matrix(list(records.values())), _POSITION, "category", Axis("loss", NATS))
+    of = "this run" if len(records) == 1 else f"all {len(records)} runs"
+    return [
+        Figure(f"{name}-position", lines, "Loss by position", "Means over all windows, with 95 % limits."),
+        Figure(f"{name}-matrix", heat, "Loss by category and position", f"Means over all windows of {of}."),
+        Details("Loss of every category", [_category_table(records)]),
+    ]
+
+
+def _category_table(records: Records) -> Table:
+    frame = losses.by_category(records)
+    columns = [
+        Column("run", "Run"),
+        Column("category", "Category"),
+        Column("windows", "Windows"),
+        Column("loss", "Loss", ".4f", ("low", "high")),
+        Column("perplexity", "Perplexity"),
+        *([Column("bits_per_byte", "Bits a byte")] if frame["bits_per_byte"].null_count() < len(frame) else []),
+    ]
+    return Table(frame, columns, "Nats a token; in brackets 95 % limits over windows.")
+
+
+def _bayes_blocks(name: str, records: Records) -> list[Block]:
+    both = charts.curves(
+        losses.against_bayes(records), _POSITION, Axis("loss", "Loss, nats a symbol"), "run", kind="kind"
+    )
+    kl = Axis("kl", "KL from the model to Bayes, nats", format=".2e")
+    lost = charts.curves(losses.divergence(records), _POSITION, kl, "run", ("low", "high"))
+    return [
+        Figure(
+            f"{name}-loss", both, "Trained and optimal", "The Bayes predictor of the source scores the same sequences."
+        ),
+        Figure(f"{name}-kl", lost, "What is lost against Bayes", "Means over sequences, with 95 % limits."),
+    ]
+
+
+def _causality_blocks(records: Records) -> list[Block]:
+    looking = [run for run, record in records.items() if not record["summary"]["is_causal"]]
+    evidence = f"{len(records) - len(looking)} of {len(records)} models: altered tokens changed no earlier logit"
+    if looking:
+        evidence += f"; not so: {', '.join(looking)}"
+    return [Verdicts([Verdict("Every model is causal", "fails" if looking else "holds", evidence)])]

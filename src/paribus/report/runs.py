@@ -1,0 +1,159 @@
+"""What every report owes its readers about its runs: how each went, what differed, what was equal, how to repeat them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from paribus.report import collect
+from paribus.report.blocks import Block, Code, Column, Details, Section, Table, Tile
+from paribus.report.cells import number
+from paribus.rundir import WHERE_AND_HOW
+
+_MAX_RECORDS = 40  # beyond, a page would carry more provenance than results
+_CODE = ("provenance/commit", "provenance/command")
+_MEASURED = (
+    Column("final/tokens", "Tokens"),
+    Column("data/unique_tokens", "Unique tokens"),
+    Column("data/passes", "Passes", ".2f"),
+    Column("time/total_s", "Wall time", kind="seconds"),
+    Column("final/loss", "Last training loss", ".4f"),
+)
+
+
+def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence[Column] = ()) -> list[Section]:
+    """The foot of a report: all runs, the keys that differ and those that are equal, provenance, and the commands.
+
+    `columns` of the table of runs come after the state, before the step."""
+    reproduce: list[Block] = [
+        "Each run resumes where it stopped and is skipped when it is done, so that the same command is safe to repeat.",
+        Code("\n".join(commands)),
+    ]
+    return [
+        Section("Runs", [run_table(runs, columns), *problems(runs)]),
+        Section("What differed, what was equal", settings(runs)),
+        Section("Provenance", provenance(runs)),
+        *([Section("How to reproduce", reproduce)] if commands else []),
+    ]
+
+
+def run_table(runs: pl.DataFrame, columns: Sequence[Column] = ()) -> Table:
+    """One row a run: name, state, the study's own columns, steps, tokens, wall time, loss."""
+    known = [column for column in _MEASURED if column.field in runs.columns]
+    shown = [Column("name", "Run"), Column("state", "State", kind="badge"), *columns, Column("step", "Steps"), *known]
+    return Table(runs, [*shown, Column("id", "Identity", kind="code")], "Every run behind this report.")
+
+
+def problems(runs: pl.DataFrame) -> list[Block]:
+    """Why runs are not done, in their own words; nothing when all are."""
+    broken = runs.filter((pl.col("state") != "done") & (pl.col("reason").fill_null("") != ""))
+    if broken.is_empty():
+        return []
+    return [
+        Table(
+            broken,
+            [Column("name", "Run"), Column("state", "State", kind="badge"), Column("reason", "Reason")],
+            "Why runs are not done.",
+        )
+    ]
+
+
+def settings(runs: pl.DataFrame) -> list[Block]:
+    """The keys whose values differ, as a table, and the equal ones, folded; kinds of runs are kept apart."""
+    blocks: list[Block] = []
+    for kind, group in _kinds(runs):
+        keys = [key for key in collect.config_keys(group) if group[key].null_count() < len(group)]
+        decisive = [key for key in keys if key.split(".")[0] not in WHERE_AND_HOW]
+        differing = [key for key in decisive if group[key].n_unique() > 1]
+        equal = [key for key in keys if group[key].n_unique() == 1]
+        if differing:
+            caption = f"{kind}: the {len(differing)} of {len(decisive)} settings that differ between runs."
+            blocks.append(
+                Table(group, [Column("name", "Run"), *(Column(key, f"`{key}`") for key in differing)], caption)
+            )
+        else:
+            blocks.append(f"{kind}: all {len(decisive)} settings that decide a run are equal.")
+        listing = "\n".join(f"{key}: {_plain(group[key][0])}" for key in equal)
+        blocks.append(Details(f"{kind}: the {len(equal)} settings that are equal", [Code(listing)]))
+    return blocks
+
+
+def provenance(runs: pl.DataFrame) -> list[Block]:
+    """Where each run was made and by which code; the packages that all runs share are listed once."""
+    facts = [f"provenance/{fact}" for fact in collect.ORIGIN]
+    columns = [
+        Column(name, name.removeprefix("provenance/").capitalize(), kind="code" if name in _CODE else "plain")
+        for name in facts
+        if name in runs.columns and runs[name].null_count() < len(runs)
+    ]
+    origin = Table(runs, [Column("name", "Run"), *columns], "The code and the machine of each run's last attempt.")
+    records = {str(row["name"]): collect.provenance(row["path"]) for row in runs.iter_rows(named=True)}
+    return [origin, *_packages(records), *_records(records)]
+
+
+def tiles(runs: pl.DataFrame) -> list[Tile]:
+    """How many runs, how many are done, on how many tokens."""
+    done = int((runs["state"] == "done").sum())
+    found = [Tile("Runs", number(len(runs)), "all done" if done == len(runs) else f"{done} done")]
+    if "final/tokens" in runs.columns:
+        found.append(Tile("Tokens trained on", _short(float(runs["final/tokens"].sum())), "in all runs together"))
+    return found
+
+
+def _kinds(runs: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Runs that share a kind of data, named by it: their settings can be compared key by key."""
+    if "data.kind" not in runs.columns:
+        return [("Runs", runs)]
+    groups = runs.partition_by("data.kind", maintain_order=True)
+    return [(f"Runs on {str(group['data.kind'][0]).replace('_', ' ')} data", group) for group in groups]
+
+
+def _packages(records: Mapping[str, dict[str, Any]]) -> list[Block]:
+    """The versions that all runs share, and those that differ."""
+    attempts = {name: (record.get("attempts") or [record])[-1] for name, record in records.items()}
+    installed = {name: attempt.get("packages", {}) for name, attempt in attempts.items()}
+    names = sorted({name for versions in installed.values() for name in versions}, key=str.lower)
+    rows = {name: [versions.get(name) for versions in installed.values()] for name in names}
+    shared = [f"{name}=={found[0]}" for name, found in rows.items() if len(set(found)) == 1]
+    differing = {name: found for name, found in rows.items() if len(set(found)) > 1}
+    blocks: list[Block] = []
+    if shared:
+        blocks.append(Details(f"Packages that every run shares ({len(shared)})", [Code("\n".join(shared))]))
+    if differing:
+        versions = {run: [found[i] for found in differing.values()] for i, run in enumerate(installed)}
+        frame = pl.DataFrame({"package": list(differing)} | versions)
+        columns: list[Column | str] = [Column("package", "Package"), *installed]
+        blocks.append(Details(f"Packages whose versions differ ({len(differing)})", [Table(frame, columns)]))
+    return blocks
+
+
+def _records(records: Mapping[str, dict[str, Any]]) -> list[Block]:
+    """provenance.json of each run, without what is long and told elsewhere."""
+    if len(records) > _MAX_RECORDS:
+        return ["The full record of each run is `provenance.json` in its directory."]
+    folded = [Details(f"`{name}`", [Code(_indented(_without(record)))]) for name, record in records.items() if record]
+    return [Details("The full record of each run", folded)] if folded else []
+
+
+def _without(value: Any) -> Any:
+    """A record without its lists of packages and the text of the diff, whose hash stays."""
+    if isinstance(value, dict):
+        return {key: _without(child) for key, child in value.items() if key not in ("packages", "diff")}
+    return [_without(child) for child in value] if isinstance(value, list) else value
+
+
+def _indented(record: Any) -> str:
+    return json.dumps(record, indent=2, ensure_ascii=False)
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _short(value: float) -> str:
+    """1,234,567 -> 1.23 M."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
