@@ -28,7 +28,7 @@ def test_eleven_coins_have_the_published_curve():
 def test_two_symmetric_chains_cost_ln_2_over_their_rate():
     """p_stay = .9 and .1: the loss falls to the rate H_b(.1), and all that is lost on the way is the name of the chain."""
     stay = np.array([[0.9, 0.1], [0.1, 0.9]])
-    curve = optimum(markov(np.stack([stay, stay[::-1]])), 200)
+    curve = optimum(markov(np.stack([stay, stay[::-1]])), 100)
     assert curve is not None
     np.testing.assert_allclose(curve.loss[:6], [0.693147, 0.693147, 0.471393, 0.408491, 0.366340, 0.349323], atol=1e-6)
     rate = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))

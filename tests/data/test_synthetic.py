@@ -141,3 +141,27 @@ def test_the_order_seed_changes_the_windows_and_the_tables_seed_the_source():
     a, b = synthetic_stream(base, Seeds(), 8).batches(0), synthetic_stream(base, Seeds(order=1), 8).batches(0)
     assert (a.targets != b.targets).any()
     assert np.abs(synthetic_source(base).transition - synthetic_source(other).transition).max() > 0.1
+
+
+@pytest.mark.parametrize("others", [[], [0.5]])
+def test_a_component_that_a_thousand_symbols_spoke_against_can_come_back(others):
+    """500 ones and 499 zeros: the coins .1 and .9 are as likely as after a single one; .5 is e^500 times likelier."""
+    p = np.array([0.1, 0.9, *others])
+    symbols = np.repeat([[1, 0]], [500, 500], axis=1)
+    log_likelihood = 500 * np.log(p) + 499 * np.log(1 - p)
+    posterior = np.exp(log_likelihood - log_likelihood.max())
+    expected = posterior @ p / posterior.sum()
+    assert coins(p).predict(symbols)[0, 999, 1] == pytest.approx(expected, rel=1e-9)
+    chains = np.stack([[[q, 1 - q], [1 - q, q]] for q in p])
+    path = np.append(0, np.cumsum(1 - symbols) % 2)[None]  # a one: the chain stays
+    assert markov(chains).predict(path)[0, 1000, path[0, 999]] == pytest.approx(expected, rel=1e-9)
+
+
+RECORDED = ["3d92875e53ed9c53", "2b39df9ffea03da8", "c9bc06c0937d5948"]
+
+
+@pytest.mark.parametrize(("config", "recorded"), zip(CONFIGS, RECORDED, strict=True))
+def test_the_windows_of_a_recorded_config_stay(config, recorded):
+    """Made by printing the left side. A change means that published configs give other sequences: in ours, or in how
+    numpy draws from a Dirichlet distribution."""
+    assert synthetic_stream(config, Seeds(order=1), 8).batches(5).digest().hex() == recorded

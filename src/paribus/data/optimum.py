@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paribus.data.synthetic import Floats, Source
+from paribus.data.synthetic import Floats, Source, log
 
 MAX_SEQUENCES = 2**16  # that are enumerated where nothing better is known
+MAX_CLASSES = 2**20  # of all lengths together, two seconds: chains of two symbols have fewer up to windows of 145
 
 
 class Optimum(NamedTuple):
@@ -43,9 +44,7 @@ def optimum(source: Source, length: int) -> Optimum | None:
     classes = _classes(source, length)
     if classes is None:
         return None
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(source.weights)
-    rows = [_expect(prefixes, log_weights, source.weights) for prefixes in classes]
+    rows = [_expect(prefixes, log(source.weights), source.weights) for prefixes in classes]
     loss, known, posterior = np.array(rows).T
     return Optimum(loss[:-1], known[:-1], posterior)
 
@@ -74,7 +73,7 @@ def _classes(source: Source, length: int) -> Iterator[_Prefixes] | None:
     )
     if source.emission.shape[1] == 1 and source.num_symbols == 2:
         return (_coin_prefixes(source, t) for t in range(length + 1))
-    if shows_state and source.num_symbols == 2:
+    if shows_state and source.num_symbols == 2 and length * (length + 1) * (length + 2) // 3 <= MAX_CLASSES:
         return (_chain_prefixes(source, t) for t in range(length + 1))
     if source.num_symbols**length <= MAX_SEQUENCES:
         return (_all_prefixes(source, t) for t in range(length + 1))
@@ -83,7 +82,7 @@ def _classes(source: Source, length: int) -> Iterator[_Prefixes] | None:
 
 def _coin_prefixes(source: Source, t: int) -> _Prefixes:
     ones = np.arange(t + 1)
-    log_p = _log(source.emission[:, 0])
+    log_p = log(source.emission[:, 0])
     log_prob = _times(ones[:, None], log_p[:, 1]) + _times((t - ones)[:, None], log_p[:, 0])
     prediction = np.broadcast_to(source.emission[:, 0], (t + 1, *source.emission[:, 0].shape))
     return _Prefixes(_log_binomial(np.full(t + 1, t), ones), log_prob, prediction)
@@ -105,8 +104,8 @@ def _chain_prefixes(source: Source, t: int) -> _Prefixes:
     repeated = repeats, t - 1 - switches - repeats
     log_count = sum(_log_shares(repeated[symbol], runs[symbol]) for symbol in (0, 1))
     leaves = (switches + (first == 0)) // 2, (switches + (first == 1)) // 2  # switches away from 0 and from 1
-    log_t = _log(source.transition)
-    log_prob = _log(source.start)[:, first].T
+    log_t = log(source.transition)
+    log_prob = log(source.start)[:, first].T
     for symbol in (0, 1):
         log_prob = log_prob + _times(repeated[symbol][:, None], log_t[:, symbol, symbol])
         log_prob = log_prob + _times(leaves[symbol][:, None], log_t[:, symbol, 1 - symbol])
@@ -120,14 +119,9 @@ def _all_prefixes(source: Source, t: int) -> _Prefixes:
     for column in range(t):
         came = belief * source.emission.transpose(2, 0, 1)[symbols[:, column]]
         total = came.sum(2)
-        log_prob += _log(total)
+        log_prob += log(total)
         belief = np.einsum("jcs,csr->jcr", came / np.where(total > 0, total, 1)[..., None], source.transition)
     return _Prefixes(np.zeros(len(symbols)), log_prob, np.einsum("jcs,csv->jcv", belief, source.emission))
-
-
-def _log(values: Floats) -> Floats:
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(values))
 
 
 def _times(count: NDArray[np.integer], log_p: Floats) -> Floats:

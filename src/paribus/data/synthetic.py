@@ -5,6 +5,7 @@ hidden Markov chain with a block-diagonal transition matrix, and Bayes' predicto
 
 Dimension key: N sequences, C components, S states of a component, V symbols, L positions."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from paribus.data.numbered import by_step, uniform
 
 Floats = NDArray[np.float64]
 SyntheticData = CoinsData | MarkovData | HiddenMarkovData
-_WINDOWS_AT_ONCE = 4096  # made together: numpy takes as long for a hundred
+_WINDOWS_AT_ONCE = 1024  # made together: numpy takes half as long for each as in batches of 128
 
 
 class Source(NamedTuple):
@@ -52,16 +53,19 @@ class Source(NamedTuple):
         self, numbers: Floats, component: NDArray[np.integer] | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The sequences that (N, 1 + 2 L) numbers of [0, 1) stand for, by inversion of each distribution."""
+        num, length = len(numbers), numbers.shape[1] // 2
+        of_component, *of_position = np.ascontiguousarray(numbers.T)
         if component is None:
-            component = _invert(np.broadcast_to(self.weights, (len(numbers), self.num_components)), numbers[:, 0])
-        length = numbers.shape[1] // 2
-        symbols = np.empty((len(numbers), length), np.int32)
-        ahead = self.start[component]
+            component = _inverse(_ends(self.weights[None]), np.zeros(num, np.int64), of_component)
+        starts, steps, shows = _ends(self.start), _ends(self.transition), _ends(self.emission)
+        symbols = np.empty((length, num), np.int32)
+        first_row = component * self.start.shape[1]  # of the component's states among all
+        row = first_row
         for t in range(length):
-            state = _invert(ahead, numbers[:, 1 + 2 * t])
-            symbols[:, t] = _invert(self.emission[component, state], numbers[:, 2 + 2 * t])
-            ahead = self.transition[component, state]
-        return symbols, component.astype(np.int32)
+            law, of = (starts, component) if t == 0 else (steps, row)
+            row = first_row + _inverse(law, of, of_position[2 * t])
+            symbols[t] = _inverse(shows, row, of_position[2 * t + 1])
+        return np.ascontiguousarray(symbols.T), component.astype(np.int32)
 
     def predict(self, symbols: NDArray[np.integer]) -> Floats:
         """Bayes' prediction of each symbol from those before it: (N, L) -> (N, L, V), rows sum to 1."""
@@ -71,21 +75,23 @@ class Source(NamedTuple):
     def filter(self, symbols: NDArray[np.integer]) -> tuple[Floats, Floats]:
         """(predictions (N, L, V), posterior of the component after all L symbols (N, C)).
 
-        Raises ValueError for a sequence that no component can have produced."""
+        Exact for evidence of any size: a component keeps its own belief and the logarithm of its weight, so that one that
+        a thousand symbols speak against can come back. Raises ValueError for a sequence that none can have produced."""
         num, length = symbols.shape
         predicted = np.empty((num, length, self.num_symbols))
-        belief = np.repeat((self.weights[:, None] * self.start)[None], num, axis=0)  # (N, C, S): of the next state
-        posterior = np.broadcast_to(self.weights, (num, self.num_components))
+        belief = np.repeat(self.start[:, None], num, axis=1)  # (C, N, S): of the next state, each component on its own
+        log_weights = np.repeat(log(self.weights)[:, None], num, axis=1)  # (C, N)
+        posterior = _softmax(log_weights)
         for t in range(length):
-            predicted[:, t] = belief.reshape(num, -1) @ self.emission.reshape(-1, self.num_symbols)
-            came = belief * self.emission.transpose(2, 0, 1)[symbols[:, t]]
-            total = came.sum((1, 2), keepdims=True)
-            if not total.all():
+            predicted[:, t] = np.einsum("cn,cnv->nv", posterior, belief @ self.emission)
+            came = belief * self.emission[:, :, symbols[:, t]].transpose(0, 2, 1)
+            evidence = came.sum(2, keepdims=True)
+            log_weights += log(evidence[..., 0])
+            if np.isneginf(log_weights).all(0).any():
                 raise ValueError(f"symbol {t} of a sequence is impossible under every component")
-            came /= total
-            posterior = came.sum(2)
-            belief = np.einsum("ncs,csr->ncr", came, self.transition)
-        return predicted, posterior
+            posterior = _softmax(log_weights)
+            belief = (came / np.where(evidence > 0, evidence, 1)) @ self.transition
+        return predicted, posterior.T
 
 
 def coins(probabilities: Floats, weights: Floats | None = None) -> Source:
@@ -130,6 +136,12 @@ def synthetic_source(config: SyntheticData) -> Source:
             return hidden_markov(transition, _dirichlet(config, "emission", config.num_states, config.num_symbols))
 
 
+def log(values: Floats) -> Floats:
+    """The natural logarithm; that of zero is -inf, without a warning."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(values))
+
+
 def component_names(source: Source) -> tuple[str, ...]:
     """`component-00`, `component-01`, ...: the categories of a synthetic source."""
     return tuple(f"component-{number:02d}" for number in range(source.num_components))
@@ -143,7 +155,7 @@ def synthetic_stream(config: SyntheticData, seeds: Seeds, batch_size: int) -> St
 
     def batches(step: int) -> Batch:
         ids = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
-        return with_start(source, rows(step), ids)
+        return with_start(source, rows(step).copy(), ids)
 
     return Stream(
         batches=batches,
@@ -172,10 +184,22 @@ def with_start(source: Source, symbols: NDArray[np.int32], ids: NDArray[np.int64
     return Batch(np.concatenate([start, symbols[:, :-1]], 1), symbols, ids)
 
 
-def _invert(probabilities: Floats, numbers: Floats) -> NDArray[np.int64]:
-    """The outcome that each number of [0, 1) stands for: (N, K) rows of probabilities, (N,) numbers -> (N,)."""
-    above = np.cumsum(probabilities[:, :-1], axis=1) <= numbers[:, None]
-    return np.asarray(above.sum(1))
+def _softmax(log_weights: Floats) -> Floats:
+    """Probabilities over the first axis, of which at least one is not zero."""
+    shares = np.exp(log_weights - log_weights.max(0))
+    return np.asarray(shares / shares.sum(0))
+
+
+def _ends(laws: Floats) -> Floats:
+    """Where the share of [0, 1) of each outcome but the last ends: (..., K) probabilities -> (K - 1, rows)."""
+    *rows, outcomes = laws.shape
+    ends = np.cumsum(laws, axis=-1)[..., :-1].reshape(math.prod(rows), outcomes - 1)
+    return np.ascontiguousarray(ends.T)
+
+
+def _inverse(ends: Floats, rows: NDArray[np.integer], numbers: Floats) -> NDArray[np.int64]:
+    """The outcome that each number of [0, 1) stands for under the law of its row: (N,), (N,) -> (N,)."""
+    return np.asarray((ends.take(rows, axis=1) <= numbers).sum(0))
 
 
 def _weights(weights: Floats | None, num: int) -> Floats:
