@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+from test_sweep import coins
 
 from paribus.launch.jobs import Job, SweepResult
-from paribus.launch.local import run_jobs
+from paribus.launch.local import default_parallel, run_jobs
 from paribus.rundir import RunDir
 
 HERE = str(Path(__file__).parent)
@@ -105,6 +106,20 @@ def test_runs_do_not_fight_for_cores(asked, parallel, tmp_path):
     cores = len(os.sched_getaffinity(0))
     expected = asked or max(1, cores // parallel)
     assert (job.run.path / "attempts.txt").read_text().startswith(f"begin {expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("launch", "num_runs", "cores_needed"),
+    [
+        ([{}], 100, 1),
+        ([{"threads": 2}, {}], 100, 2),
+        ([{"threads": 2, "engine": "ddp", "num_processes": 2}], 100, 4),
+    ],
+)
+def test_by_default_there_are_as_many_runs_as_the_cores_can_carry(launch, num_runs, cores_needed):
+    configs = [coins(Path("runs"), device="cpu", **given) for given in launch * (num_runs // len(launch))]
+    assert default_parallel(configs) == max(1, len(os.sched_getaffinity(0)) // cores_needed)
+    assert default_parallel(configs[:1]) == 1  # a single run may have all cores
 
 
 def test_two_sweeps_at_once_share_the_runs_and_train_none_twice(tmp_path):

@@ -12,7 +12,7 @@ from paribus.errors import RunError
 from paribus.experiment import RunConfig
 from paribus.launch.display import Display
 from paribus.launch.jobs import Ending, Job, SweepResult, log_attempt, log_tail, make_jobs, num_cores, thread_limits
-from paribus.launch.nursery import Nursery
+from paribus.launch.nursery import Nursery, has_gpu_driver
 from paribus.train.signals import Interrupts
 
 # what every `paribus train` imports; nothing of it starts a thread
@@ -22,23 +22,24 @@ TICK_S = 0.2
 
 
 def sweep(configs: Sequence[RunConfig], max_parallel: int | None = None, progress: bool = True) -> SweepResult:
-    """Train every run that is not done yet, `max_parallel` at a time.
+    """Train every run that is not done yet, `max_parallel` at a time (default: `default_parallel`).
 
-    By default as many as there are cores for: `launch.threads` for each rank of a run, or two.
     Unfinished runs are resumed. A run that another process holds is left to it and waited for. A run that fails stops no
     other. SIGINT and SIGTERM let the running ones write a checkpoint and stop.
-    Raises what `experiment.hold` raises, before anything is trained."""
-    parallel = max_parallel or max(1, num_cores() // max(map(cores_of, configs), default=1))
+    Raises what `make_jobs` raises, before anything is trained."""
+    parallel = max_parallel or default_parallel(configs)
     return run_jobs(make_jobs(configs, max(1, num_cores() // parallel)), parallel, progress)
 
 
-def cores_of(config: RunConfig) -> int:
-    """The cores that a run asks for; two where it does not say."""
-    return (
-        config.launch.num_processes * config.launch.threads
-        if config.launch.threads
-        else max(2, config.launch.num_processes)
-    )
+def default_parallel(configs: Sequence[RunConfig]) -> int:
+    """As many runs at once as there are cores for, one on a machine whose GPU some run may use.
+
+    A rank asks for `launch.threads` cores, or one: side by side, two micro models with a thread each took 63 ms a step on
+    two busy cores, and one after the other with two threads each, which wait for one another, 1,450 ms."""
+    if has_gpu_driver() and any(config.launch.device != "cpu" for config in configs):
+        return 1
+    most = max((config.launch.num_processes * (config.launch.threads or 1) for config in configs), default=1)
+    return max(1, min(num_cores() // most, len(configs)))
 
 
 def run_jobs(

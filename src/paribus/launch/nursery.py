@@ -87,6 +87,10 @@ class Nursery:
             self._process.stdin.flush()
 
 
+def has_gpu_driver() -> bool:
+    return any(Path(driver).exists() for driver in _GPU_DRIVERS)
+
+
 # --- the process -------------------------------------------------------------------------------------------------------
 
 
@@ -101,7 +105,7 @@ def _main() -> None:
 
 def _import_all(modules: Sequence[str]) -> bool:
     """Import the modules; whether a fork of what came of it is safe."""
-    if not modules or sys.platform != "linux" or any(Path(driver).exists() for driver in _GPU_DRIVERS):
+    if not modules or sys.platform != "linux" or has_gpu_driver():
         return False
     for name in modules:
         with contextlib.suppress(Exception):  # the command that needs it will say why it fails
