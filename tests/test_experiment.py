@@ -5,7 +5,7 @@ import pytest
 
 from paribus import config as configs
 from paribus import experiment
-from paribus.errors import Diverged, RunError, StoreError
+from paribus.errors import ConfigError, Diverged, RunError, StoreError
 from paribus.evals.results import read_result, result_path
 from paribus.experiment import RunConfig
 from paribus.rundir import RunDir
@@ -132,3 +132,26 @@ def _remove(path: Path) -> None:
         path.rmdir()
     else:
         path.unlink()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.early_stopping={evaluation: tset, patience: 1}",
+        "train.early_stopping={evaluation: test, patience: 1}",
+        "train.schedule={kind: plateau, evaluation: causality}",
+        "train.checkpoints={best: 1, best_evaluation: absent}",
+    ],
+)
+def test_following_an_evaluation_that_never_comes_is_refused(tmp_path, override):
+    """`test` exists, but only after the last step: it could stop nothing."""
+    with pytest.raises(ConfigError, match="is no evaluation of kind loss with `every`; those are: none"):
+        text_run(tmp_path, override)
+
+
+def test_an_evaluation_that_does_not_fit_the_data_fails_before_the_first_step(tmp_path):
+    run, config = text_run(tmp_path, "evals.optimum={kind: bayes}")
+    with pytest.raises(ConfigError, match="bayes needs a synthetic source"):
+        experiment.run(run, config)
+    assert not run.metrics_path.exists()
+    assert run.status()["state"] == "failed"

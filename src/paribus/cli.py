@@ -202,7 +202,8 @@ def push(
     """Upload a store or a run directory to S3: all or nothing, verified, resumable."""
     from paribus import remote
 
-    remote.push(folder, url, endpoint_url=endpoint_url, delete_local=delete_local)
+    print(remote.push(folder, url, endpoint_url=endpoint_url, delete_local=delete_local).line())
+    print(f"next: paribus pull {url} FOLDER")
 
 
 @app.command()
@@ -214,7 +215,7 @@ def pull(
     """Download what `push` uploaded: all files or none, each verified."""
     from paribus import remote
 
-    remote.pull(url, folder, endpoint_url=endpoint_url)
+    print(remote.pull(url, folder, endpoint_url=endpoint_url).line())
 
 
 @app.command()

@@ -29,7 +29,7 @@ def evaluate(
     Raises CheckpointError for a step that has no checkpoint, ConfigError when a bare model is given no `data`."""
     import torch
 
-    from paribus.evals.build import evaluate as score
+    from paribus.evals.build import build_evaluation
     from paribus.evals.results import result_path, write_result
     from paribus.evals.scoring import EvalContext
     from paribus.train.checkpoint import load_model, step_of
@@ -49,11 +49,12 @@ def evaluate(
             f"{file}: `data` is missing: {model} is no run directory, so nothing says what to score it on"
         )
     context = EvalContext(data, seeds, "cuda" if torch.cuda.is_available() else "cpu")
+    scorers = {name: build_evaluation(evaluation, context) for name, evaluation in config.evals.items()}
     for step, folder in folders.items():
         weights = load_model(folder) if is_run else load_weights(folder)
         weights.to(context.device)
-        for name, evaluation in config.evals.items():
-            result = score(evaluation, weights, context)
+        for name, score in scorers.items():
+            result = score(weights)
             write_result(directory.evals, name, step, result)
             yield result_path(directory.evals, name, step), result.summary
 

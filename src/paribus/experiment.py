@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paribus import config as configs
 from paribus import provenance, rundir
@@ -20,7 +20,7 @@ from paribus.models.config import ModelConfig
 from paribus.objectives.config import NextToken, ObjectiveConfig
 from paribus.rundir import RunDir
 from paribus.track.config import TrackConfig
-from paribus.train.config import LaunchConfig, TrainConfig
+from paribus.train.config import LaunchConfig, ReduceOnPlateau, TrainConfig
 
 if TYPE_CHECKING:
     from paribus.train.engine import Engine
@@ -46,6 +46,23 @@ class RunConfig(Section):
     track: TrackConfig = TrackConfig()
     launch: LaunchConfig = LaunchConfig()
     paths: Paths = Paths()
+
+    @model_validator(mode="after")
+    def _evaluations_exist(self) -> "RunConfig":
+        train = self.train
+        followed = {"train.checkpoints.best_evaluation": train.checkpoints.best_evaluation}
+        if train.early_stopping is not None:
+            followed["train.early_stopping.evaluation"] = train.early_stopping.evaluation
+        if isinstance(train.schedule, ReduceOnPlateau):
+            followed["train.schedule.evaluation"] = train.schedule.evaluation
+        for key, name in followed.items():
+            evaluation = self.evals.get(name) if name is not None else None
+            if name is not None and not (isinstance(evaluation, LossEval) and evaluation.every is not None):
+                usable = [n for n, e in self.evals.items() if isinstance(e, LossEval) and e.every is not None]
+                raise ValueError(
+                    f"{key}: {name} is no evaluation of kind loss with `every`; those are: {usable or 'none'}"
+                )
+        return self
 
 
 def resolve(config: RunConfig) -> dict[str, Any]:
@@ -155,7 +172,7 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
                 directory,
                 rank,
                 "failed",
-                f"{type(error).__name__}: {error}" if not isinstance(error, ParibusError) else str(error),
+                str(error) if isinstance(error, ParibusError) else f"{type(error).__name__}: {error}",
             )
             raise
         finally:
@@ -187,21 +204,25 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
 
 
 def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list["Action"]:
-    """The run's evaluations as actions of the loop; rank 0 writes evals/NAME/step-000500.json."""
-    from paribus.evals.build import EvalContext, evaluate
+    """The run's evaluations as actions of the loop, their frozen windows drawn now: what does not fit fails here.
+
+    Rank 0 writes evals/NAME/step-000500.json."""
+    from paribus.evals.build import EvalContext, build_evaluation
     from paribus.evals.results import write_result
     from paribus.train.loop import Action
 
     context = EvalContext(config.data, config.seeds, str(engine.device), rank=engine.rank, world=engine.world)
 
-    def action(name: str, evaluation: EvalConfig) -> Action:
+    def action(name: str, config: EvalConfig) -> Action:
+        evaluation = build_evaluation(config, context)
+
         def score(step: int) -> Mapping[str, float]:
-            result = evaluate(evaluation, engine.model, context)
+            result = evaluation(engine.model)
             if engine.rank == 0:
                 write_result(directory.evals, name, step, result)
             return {f"evaluation/{name}/{metric}": value for metric, value in result.summary.items()}
 
-        return Action(evaluation.every, evaluation.at_start, score)
+        return Action(config.every, config.at_start, score)
 
     return [action(name, evaluation) for name, evaluation in config.evals.items()]
 
@@ -256,8 +277,5 @@ def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]
 
 def _end(directory: RunDir, rank: int, state: rundir.State, reason: str, **facts: Any) -> None:
     if rank == 0:
-        directory.set_status(state, reason, **{**_kept(directory), **facts})
-
-
-def _kept(directory: RunDir) -> dict[str, Any]:
-    return {key: value for key, value in directory.status().items() if key == "num_steps"}
+        kept = {key: value for key, value in directory.status().items() if key == "num_steps"}
+        directory.set_status(state, reason, **kept, **facts)
