@@ -1,6 +1,7 @@
 """Tiny models: real transformers architectures with random weights."""
 
 import pytest
+import torch
 
 from paribus.models.config import Architecture, Preset
 from paribus.models.hf import build_model
@@ -23,3 +24,12 @@ def tiny_models():
 def micro():
     """A micro-neox for symbols of a coin: ids 0, 1 and the start token 2."""
     return build_model(Preset(name="micro-neox"), 3, 24, 0)
+
+
+@pytest.fixture
+def one_thread():
+    """Sums in one order, so that numbers can be compared bit for bit with those of other processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

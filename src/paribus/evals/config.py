@@ -32,9 +32,11 @@ class LossEval(_Scheduled):
     )
 
     @model_validator(mode="after")
-    def _in_order(self) -> "LossEval":
+    def _says_what_it_means(self) -> "LossEval":
         if self.in_context is not None and self.in_context[0] >= self.in_context[1]:
             raise ValueError(f"in_context: positions a < b are expected, found {list(self.in_context)}")
+        if isinstance(self.categories, list) and len(set(self.categories)) != max(1, len(self.categories)):
+            raise ValueError(f"categories: at least one name, each once, is expected, found {self.categories}")
         return self
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from paribus.data.config import DataConfig, Seeds
+from paribus.errors import DataError
 
 IGNORE_INDEX = -100
 # Logits whose log-softmax is taken at once: on a CPU what stays in the cache (twice as fast as all at once, measured),
@@ -73,7 +74,9 @@ def score(
     """(N, ...) what `measure` keeps of each row's logits, in the order of the rows, the same on every rank.
 
     Batch i goes to rank i mod world, so that a batch holds the same rows, and gives the same numbers, at any world
-    size. Results stay on the device until the end: a pass never waits for the one before."""
+    size. Results stay on the device until the end: a pass never waits for the one before.
+    Raises DataError if the rows do not fit the model."""
+    refuse_unfit(model, tokens_NT)
     starts = range(0, len(tokens_NT), batch_size)
     rounds = -(-len(starts) // context.world)
     kept: list[Tensor] = []
@@ -85,6 +88,22 @@ def score(
             kept.append(measure(forward(model, tokens_NT[rows], context), rows))
             advance()
     return _gather(kept, min(batch_size, len(tokens_NT)), len(starts), context)[: len(tokens_NT)]
+
+
+def refuse_unfit(model: nn.Module, tokens_NT: NDArray[np.int32]) -> None:
+    """Raise DataError for ids beyond the model's vocabulary and windows beyond its positions: both would be garbage."""
+    config = getattr(model, "config", None)
+    vocab_size, positions = (getattr(config, key, None) for key in ("vocab_size", "max_position_embeddings"))
+    if vocab_size is not None and tokens_NT.max(initial=0) >= vocab_size:
+        raise DataError(
+            f"evaluation: token id {tokens_NT.max()} is beyond the model's vocabulary of {vocab_size}; "
+            "score it on data of its own tokenizer"
+        )
+    if positions is not None and tokens_NT.shape[1] > positions:
+        raise DataError(
+            f"evaluation: a window of {tokens_NT.shape[1]} predictions, but the model has {positions} positions; "
+            "choose a shorter `window`"
+        )
 
 
 def _gather(kept: list[Tensor], rows: int, num_batches: int, context: EvalContext) -> NDArray[np.floating]:

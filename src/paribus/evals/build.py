@@ -1,0 +1,52 @@
+"""From an `evals:` section to something that scores models, and the one call that does both."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from paribus.data.config import TextData
+from paribus.data.store import open_store
+from paribus.data.synthetic import synthetic_source
+from paribus.errors import ConfigError
+from paribus.evals.bayes import bayes, reference
+from paribus.evals.causality import causality
+from paribus.evals.config import BayesEval, CausalityEval, EvalConfig, LossEval
+from paribus.evals.frozen import loss_windows
+from paribus.evals.loss import loss
+from paribus.evals.results import EvalResult
+from paribus.evals.scoring import EvalContext
+
+__all__ = ["EvalContext", "Evaluation", "build_evaluation", "evaluate"]
+
+Evaluation = Callable[[nn.Module], EvalResult]
+
+
+def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
+    """Draw the frozen windows or sequences once; the function returned scores one model after another on them.
+
+    Scoring changes neither the model nor any random state, and is deterministic for a batch size, device and thread count.
+    Raises DataError if the windows cannot be drawn, ConfigError if the evaluation does not fit the data."""
+    match config:
+        case LossEval():
+            windows = loss_windows(config, context.data, context.seeds)
+            return lambda model: loss(config, model, windows, context)
+        case BayesEval():
+            if isinstance(context.data, TextData):
+                raise ConfigError(
+                    "an evaluation of kind bayes needs a synthetic source, found data of kind text; use kind loss"
+                )
+            against = reference(config, context.data)
+            return lambda model: bayes(config, model, against, context)
+        case CausalityEval():
+            vocab_size = _vocab_size(context)
+            return lambda model: causality(config, model, vocab_size, context)
+
+
+def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext) -> EvalResult:
+    """Score one model once."""
+    return build_evaluation(config, context)(model)
+
+
+def _vocab_size(context: EvalContext) -> int:
+    data = context.data
+    return open_store(data.store).vocab_size if isinstance(data, TextData) else synthetic_source(data).vocab_size
