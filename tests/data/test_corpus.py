@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +10,9 @@ from pathlib import Path
 import pyarrow
 import pytest
 import zstandard
+from hub_server import hub
 from pyarrow import parquet
+from tokenizers import Tokenizer, models
 
 from paribus.data.config import Fields, Folder, Hub, Jsonl, Parquet, Sample
 from paribus.data.corpus import SAMPLE, Document, documents, splits
@@ -217,6 +220,51 @@ def test_a_hub_dataset_that_cannot_be_read_is_one_line(hub_dataset, tmp_path):
         with pytest.raises(DataError, match=r"source\.name: .* cannot be read: ") as caught:
             read(source, split)
         assert "\n" not in str(caught.value)
+
+
+READ = """
+import json, sys
+from paribus.data.config import Hub, TokenizerHub
+from paribus.data.corpus import documents
+from paribus.data.tokenizer import load_tokenizer, vocab_size
+from paribus.errors import DataError
+for settings in sys.argv[1:]:
+    try:
+        print(json.dumps(list(documents(Hub.model_validate_json(settings), "train"))))
+    except DataError as error:
+        print(error)
+print(vocab_size(load_tokenizer(TokenizerHub(name="owner/model"), None)))
+"""
+
+
+@pytest.mark.slow
+def test_a_hub_repository_with_a_loading_script_is_read_from_the_hubs_own_copy(hub_dataset, tmp_path):
+    """As `ccdv/arxiv-classification`, subset `no_ref`; and the tokenizer of a model."""
+    table = (hub_dataset / "data/train-00000-of-00001.parquet").read_bytes()
+    copy = {f"{subset}/train/0000.parquet": table for subset in ("default", "no_ref")}
+    script = {"README.md": b"# papers", "papers.py": b"import datasets"}
+    model = {"tokenizer.json": Tokenizer(models.WordLevel({"a": 0, "b": 1})).to_str().encode()}
+    server = hub(
+        {"datasets/owner/papers": {"main": script, "refs/convert/parquet": copy}, "owner/model": {"main": model}}
+    )
+    sources = [
+        Hub(name="owner/papers", subset="no_ref"),
+        Hub(name="owner/papers", subset="no_ref", revision="refs/convert/parquet"),
+        Hub(name="owner/papers", subset="absent"),
+    ]
+    with server as address:
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
+        command = [sys.executable, "-c", READ, *(source.model_dump_json() for source in sources)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    first, second, third, size = done.stdout.splitlines()
+    assert [Document(*document) for document in json.loads(first)] == [
+        Document("train_0", "train 0", "cs.AI", "train"),
+        Document("train_1", "train 1", "math.AC", "train"),
+        Document("train_2", "train 2", "math.AC", "train"),
+    ]
+    assert second == first
+    assert third.startswith("source.name: owner/papers, subset absent, split 'train' cannot be read: ")
+    assert size == "2"
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 
+from paribus.data import writer as writer_module
 from paribus.data.store import open_store
-from paribus.data.writer import TABLE_ROWS, Entry, Recipe, StoreWriter
+from paribus.data.writer import Entry, Recipe, StoreWriter
 from paribus.errors import DataError, StoreError
 
 
@@ -109,10 +110,17 @@ def test_the_largest_id_survives_and_the_next_is_refused_at_write_time(tmp_path,
     store = write(tmp_path / "s", [("c", "train", [0, size - 1])], size=size)
     assert store.manifest.dtype == dtype
     assert store.gather(np.array([0]), 2).tolist() == [[0, size - 1]]
-    for wrong in (size, -1, 2**16 + size):
-        with pytest.raises(DataError, match=rf"train: document 'd1': token id {wrong} is outside"):
-            write(tmp_path / "t", [("c", "train", [1, 2]), ("c", "train", [1, wrong])], size=size)
+    with pytest.raises(DataError, match=rf"train: document 'd1': token id {size} is outside"):
+        write(tmp_path / "t", [("c", "train", [1, 2]), ("c", "train", [1, size])], size=size)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_an_id_that_would_wrap_around_is_refused(tmp_path):
+    for wrong in (-1, 2**16, 2**16 + 5):
+        with pytest.raises(
+            DataError, match=rf"train: document 'd0': token id {wrong} is outside the vocabulary \[0, 9\)"
+        ):
+            write(tmp_path / "t", [("c", "train", [1, wrong, 2])], size=9)
 
 
 def test_ids_are_unique_within_a_split_only(tmp_path):
@@ -124,10 +132,11 @@ def test_ids_are_unique_within_a_split_only(tmp_path):
     assert open_store(tmp_path / "s").num_tokens == 2
 
 
-def test_a_table_of_several_row_groups_keeps_every_category(tmp_path):
-    count = TABLE_ROWS + 1000
+def test_a_table_packed_in_several_pieces_keeps_every_category(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "TABLE_ROWS", 100)
+    count = 730
     with StoreWriter(tmp_path / "s", words(9), Recipe("toy")) as writer:
-        entries = [Entry(f"{index}", "z" if index < 5 else f"c{index // 30_000}", "train", 1) for index in range(count)]
+        entries = [Entry(f"{index}", "z" if index < 5 else f"c{index // 300}", "train", 1) for index in range(count)]
         writer.extend(entries, np.zeros(count), np.ones(count, np.int64))
     store = open_store(tmp_path / "s")
     assert store.documents.id == [entry.id for entry in entries]

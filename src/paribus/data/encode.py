@@ -41,11 +41,14 @@ def text_encoder(tokenizer: "Tokenizer") -> Callable[[Sequence[Document]], Encod
 
     Threads, not processes: the library lets go of the interpreter while it works, and nothing needs to be pickled.
     Each thread has its own copy, since copies share no cache to wait for."""
-    own, description = local(), tokenizer.to_str()
+    own, spare, description = local(), [tokenizer], tokenizer.to_str()
 
     def encode(documents: Sequence[Document]) -> Encoded:
         if not hasattr(own, "tokenizer"):
-            own.tokenizer = type(tokenizer).from_str(description)
+            try:
+                own.tokenizer = spare.pop()
+            except IndexError:
+                own.tokenizer = type(tokenizer).from_str(description)
         # one text a call: a longer list would be spread over the library's own threads, beside ours
         encodings = [own.tokenizer.encode_batch_fast([one.text], add_special_tokens=False)[0] for one in documents]
         ids = [encoding.ids for encoding in encodings]

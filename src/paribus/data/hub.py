@@ -6,8 +6,7 @@ from typing import Any
 from paribus.data.config import Hub
 from paribus.errors import DataError, MissingExtra
 
-# where the hub keeps its own Parquet copy of a dataset whose repository holds a loading script
-EXPORT = "hf://datasets/{name}@refs/convert/parquet/{subset}/{split}/*.parquet"
+EXPORT = "refs/convert/parquet"  # the branch where the hub keeps its own Parquet copy: SUBSET/SPLIT/0000.parquet ..
 
 
 def hub_records(source: Hub, split: str) -> Iterator[dict[str, Any]]:
@@ -36,17 +35,27 @@ def hub_records(source: Hub, split: str) -> Iterator[dict[str, Any]]:
 def _load(source: Hub, split: str) -> Any:
     import datasets
 
-    try:
-        stream = datasets.load_dataset(
-            source.name, source.subset, split=split, revision=source.revision, streaming=True
-        )
-    except RuntimeError as error:  # a repository with a loading script, which the library no longer runs
-        if "scripts" not in str(error) or source.revision is not None:
-            raise
-        files = EXPORT.format(name=source.name, subset=source.subset or "default", split=split)
-        stream = datasets.load_dataset("parquet", data_files={split: files}, split=split, streaming=True)
+    if source.revision == EXPORT:
+        stream = _copy(source, split)
+    else:
+        try:
+            stream = datasets.load_dataset(
+                source.name, source.subset, split=split, revision=source.revision, streaming=True
+            )
+        except RuntimeError as error:
+            if "scripts" not in str(error) or source.revision is not None:
+                raise
+            stream = _copy(source, split)  # the repository holds a loading script, and the library runs none
     # streamed files reveal their features only when asked
     return stream if stream.features is not None else stream._resolve_features()
+
+
+def _copy(source: Hub, split: str) -> Any:
+    """The split in the hub's own copy, where the library does not find subsets by itself."""
+    import datasets
+
+    files = f"hf://datasets/{source.name}@{EXPORT}/{source.subset or 'default'}/{split}/*.parquet"
+    return datasets.load_dataset("parquet", data_files={split: files}, split=split, streaming=True)
 
 
 def _label(value: Any, names: list[str] | None) -> Any:
