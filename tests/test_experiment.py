@@ -74,6 +74,7 @@ def test_a_run_whose_store_changed_is_refused(tmp_path):
     experiment.run(run, config)
     record = json.loads(run.provenance_path.read_text())
     record["stores"]["data"] = "0" * 64
+    (run.path / "DONE").unlink()
     run.provenance_path.write_text(json.dumps(record))
     with pytest.raises(RunError, match="the data changed since the run began"):
         experiment.run(run, config)
@@ -91,6 +92,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_as_diverged(tmp_path):
     assert run.status()["state"] == "diverged"
     assert not run.is_done
     assert len(json.loads((run.path / "diverged.json").read_text())["window_ids"]) == 8
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_left_as_it_is(tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.run(run, config)
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.name != ".lock"}
+    assert experiment.run(run, config).state == "done"
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.name != ".lock"} == before
 
 
 def test_a_run_in_use_by_another_holder_is_refused(tmp_path):

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -60,6 +61,23 @@ with RunDir(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_looking_at_a_lock_never_costs_a_runner_its_turn(tmp_path):
+    """`is_locked` takes the lock for an instant; 200 turns against a thread that looks all the time."""
+    run = RunDir(tmp_path / "run")
+    with run.lock():
+        pass
+    stop = threading.Event()
+    looker = threading.Thread(target=lambda: [run.is_locked() for _ in iter(stop.is_set, True)])
+    looker.start()
+    try:
+        for _ in range(200):
+            with run.lock():
+                pass
+    finally:
+        stop.set()
+        looker.join()
 
 
 def test_two_processes_never_hold_one_run_and_a_killed_one_lets_go(tmp_path):

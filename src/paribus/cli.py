@@ -29,7 +29,7 @@ Overrides = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, do nothing.")]
-MaxParallel = Annotated[int | None, typer.Option(help="Runs at once; default: one per two cores.", min=1)]
+MaxParallel = Annotated[int | None, typer.Option(help="Runs at once; default: one per core.", min=1)]
 
 
 @app.command()
@@ -56,9 +56,10 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
 
     `paribus train examples/coins.yaml train.optimizer.lr=1e-3 seeds.weights=7`"""
     from paribus import experiment
-    from paribus.launch import torchrun
+    from paribus.launch import jobs, torchrun
 
     directory, config = experiment.open_run(run, overrides or [])
+    config = jobs.with_threads(config, directory, max(1, jobs.num_cores() // config.launch.num_processes))
     if dry_run:
         print("\n".join(experiment.plan(directory, config)))
         return

@@ -156,9 +156,12 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
     or failed. Raises Diverged for a loss that is not finite, RunError when another process holds the directory, when the
     device is full, or when the data are no longer those that the run began with."""
     from paribus.train.engine import build_engine
+    from paribus.train.loop import Outcome
 
     rank = int(os.environ.get("RANK", 0))
     with directory.lock() if rank == 0 else contextlib.nullcontext():
+        if directory.is_done:  # another process finished it while this one waited for its turn
+            return Outcome("done", directory.status().get("step", 0), "done already")
         if rank == 0:
             hold(directory, config)
         engine = build_engine(config.launch, config.train)

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from paribus.errors import RunError
 
@@ -104,12 +104,10 @@ class RunDir:
         Raises RunError, with the holder, when another process has it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locks(file):
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise RunError(f"{self.path}: in use by {holder}; wait for it, or stop it first") from None
+                raise RunError(f"{self.path}: in use by {holder}; wait for it, or stop it first")
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -126,3 +124,16 @@ class RunDir:
             return False
         except BlockingIOError:
             return True
+
+
+def _locks(file: IO[str], patience_s: float = 1.0) -> bool:
+    """Take the lock of an open file. A moment of patience, since `is_locked` holds it for an instant when it looks."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)

@@ -72,13 +72,13 @@ def make_jobs(configs: Sequence[RunConfig], share: int) -> list[Job]:
     jobs: dict[Path, Job] = {}
     for config in configs:
         run = experiment.place(config)
-        definite = _with_threads(config, run, share)
+        definite = with_threads(config, run, share)
         experiment.hold(run, definite)
         jobs[run.path] = Job(run, train_command(run.path), definite.launch.threads)
     return list(jobs.values())
 
 
-def _with_threads(config: RunConfig, run: RunDir, share: int) -> RunConfig:
+def with_threads(config: RunConfig, run: RunDir, share: int) -> RunConfig:
     """The config with a definite number of threads a rank: its own, else that with which the run began, else its share.
 
     The last bits of a sum depend on how many threads share it, so a run keeps their number when it is resumed."""
