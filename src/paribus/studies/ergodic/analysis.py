@@ -116,7 +116,7 @@ def loss_by_k(runs: Sequence[Trained]) -> pl.DataFrame:
             | _columns("delta", over_seeds(deltas) if deltas else None)
             | {"ceiling": ergodic_ceiling([1.0] * k, predictions)}
         )
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return _frame(rows)
 
 
 def paired_differences(runs: Sequence[Trained]) -> pl.DataFrame:
@@ -168,7 +168,7 @@ def position_curves(runs: Sequence[Trained]) -> tuple[pl.DataFrame, pl.DataFrame
         for kind, values in (("measured", mean_T), ("fit", fit.at(position_T))):
             curves.append(pl.DataFrame({"arm": arm, "K": k, "kind": kind, "position": position_T, "loss": values}))
         fits.append({"arm": arm, "K": k} | _fit_columns(fit))
-    return pl.concat(curves), pl.DataFrame(fits, infer_schema_length=None)
+    return pl.concat(curves), _frame(fits)
 
 
 def _curve_errors(group: Sequence[Trained]) -> np.ndarray:
@@ -189,7 +189,7 @@ def in_context(runs: Sequence[Trained]) -> pl.DataFrame:
         | _columns("score", over_seeds([run.home_in_context() for run in group]))
         for (arm, k), group in _grouped(runs)
     ]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return _frame(rows)
 
 
 def by_category(runs: Sequence[Trained]) -> pl.DataFrame:
@@ -211,7 +211,7 @@ def quantities(runs: Sequence[Trained]) -> pl.DataFrame:
         | {"loss": run.loss, "home": run.home, "home loss": run.category_loss(run.home)}
         for run in runs
     ]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return _frame(rows)
 
 
 def _grouped(runs: Iterable[Trained]) -> list[tuple[tuple[str, int], list[Trained]]]:
@@ -230,3 +230,9 @@ def _columns(name: str, interval: Interval | None) -> dict[str, float | None]:
 
 def _fit_columns(fit: PowerLaw) -> dict[str, Any]:
     return _columns("c", fit.c) | _columns("a", fit.a) | _columns("b", fit.b) | {"misfit": fit.misfit}
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as a frame; a column of nothing but nulls holds numbers that the data could not give."""
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.with_columns(pl.col(pl.Null).cast(pl.Float64))

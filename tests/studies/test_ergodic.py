@@ -1,0 +1,146 @@
+"""The ergodic study on a toy corpus: its numbers against what the evaluations say, its report, and the command."""
+
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from paribus import experiment
+from paribus.report.page import render
+from paribus.studies import study
+from paribus.studies.ergodic import analysis, verdicts
+from paribus.studies.ergodic.study import build_report
+from small_runs import LAUNCH, MODEL, TRAIN, coins_run, text_run, text_store
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """K = 1, 2, 3 with two seeds each, and a run on coins: sweep -> run directories."""
+    folder = tmp_path_factory.mktemp("ergodic")
+    store = text_store(folder / "store")
+    made = []
+    for k in (1, 2, 3):
+        for seed in (0, 1):
+            changes = [f"seeds.categories={seed}", f"seeds.order={seed}", f"name=k{k}-seed{seed}"]
+            made.append(text_run(folder, *changes, store=store, categories={"kind": "nested", "k": k}))
+    coins = coins_run(folder)
+    for run, config in [*made, coins]:
+        experiment.run(run, config)
+    return {"text": [run.path for run, _ in made], "coins": [coins[0].path]}
+
+
+@pytest.fixture(scope="module")
+def found(runs):
+    return analysis.read_all(runs)
+
+
+def test_the_loss_at_k_is_the_mean_over_the_categories_trained_on(found):
+    table = analysis.loss_by_k(found)
+    for k in (1, 2, 3):
+        expected = np.mean([np.mean([run.category_loss(name) for name in run.active]) for run in found if run.k == k])
+        assert table.filter(pl.col("K") == k)["loss"].item() == pytest.approx(expected, abs=1e-12)
+    assert table.filter(pl.col("K") == 1)["delta"].item() == 0
+
+
+def test_the_ceiling_is_ln_k_over_the_window(found):
+    table = analysis.loss_by_k(found)
+    np.testing.assert_allclose(table["ceiling"], [0, math.log(2) / 16, math.log(3) / 16])
+
+
+def test_categories_nest_and_the_first_is_everybodys_home(found):
+    for seed in (0, 1):
+        by_k = {run.k: run for run in found if run.seed == seed}
+        assert set(by_k[1].active) < set(by_k[2].active) < set(by_k[3].active)
+        assert {run.home for run in by_k.values()} == {by_k[1].active[0]}
+
+
+def test_a_paired_difference_is_that_of_the_losses_on_the_shared_windows(found):
+    """Every prediction is scored, so the mean over windows is the category's loss."""
+    table = analysis.paired_differences(found).filter(pl.col("band") == "all")
+    for row in table.iter_rows(named=True):
+        run, single = (next(r for r in found if r.seed == row["seed"] and r.k == k) for k in (row["K"], 1))
+        expected = run.category_loss(row["category"]) - single.category_loss(row["category"])
+        assert row["delta"] == pytest.approx(expected, abs=1e-6)
+        assert row["delta_low"] <= row["delta"] <= row["delta_high"]
+    assert (table.filter(pl.col("K") == 1)["delta"] == 0).all()
+
+
+def test_position_curves_average_to_the_loss(found):
+    curves, fits = analysis.position_curves(found)
+    for k in (1, 2, 3):
+        curve = curves.filter(pl.col("K") == k, pl.col("kind") == "measured")["loss"]
+        expected = np.mean([run.category_loss(run.home) for run in found if run.k == k])
+        assert curve.mean() == pytest.approx(expected, abs=1e-9)
+    assert len(fits) == 3
+
+
+def test_quantities_are_those_that_the_runs_recorded(found):
+    table = analysis.quantities(found)
+    assert (table["total_tokens"] == 6 * 8 * 16).all()
+    assert (table["passes"] * table["unique_tokens"] - table["total_tokens"]).abs().max() < 1e-6
+
+
+def test_verdicts_compare_intervals_and_never_points():
+    row = {"delta_low": -0.1, "delta_high": 0.02}
+    assert verdicts._below(row, 0.05) == "holds"
+    assert verdicts._below(row, 0.01) == "inconclusive"
+    assert verdicts._below(row, -0.2) == "fails"
+    assert verdicts._contains_zero(row) == "holds"
+    assert verdicts._contains_zero({"delta_low": 0.1, "delta_high": 0.2}) == "fails"
+    assert verdicts._below({"delta_low": None, "delta_high": None}, 0.0) == "inconclusive"
+
+
+def test_the_report_has_every_section_and_every_run(runs):
+    report = build_report("A title", "A subtitle.", runs)
+    titles = [section.title for section in report.sections]
+    assert titles[:8] == [
+        "What was found",
+        "Loss against K",
+        "The same windows, paired",
+        "Loss against position",
+        "In-context score",
+        "By category",
+        "How much data",
+        "Trained against optimal",
+    ]
+    page = render(report)
+    assert all(name in page for name in ("k1-seed0", "k3-seed1", "coins"))
+
+
+def test_a_study_without_its_text_runs_still_has_a_report(runs):
+    assert "Trained against optimal" in render(build_report("A title", "A subtitle.", {"coins": runs["coins"]}))
+
+
+@pytest.mark.slow
+def test_a_study_resumes_skips_what_is_done_and_redraws(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    store = text_store(tmp_path / "store")
+    base = {
+        "name": "text",
+        "data": {
+            "kind": "text",
+            "store": str(store),
+            "window": 16,
+            "start_token": True,
+            "categories": {"kind": "nested", "k": 1},
+        },
+        "model": MODEL,
+        "train": TRAIN,
+        "evals": {"test": {"kind": "loss", "split": "test", "categories": "all", "windows_per_category": 8}},
+        "launch": LAUNCH,
+    }
+    sweep = {"base": base, "name": "k{data.categories.k}", "grid": {"data.categories.k": [1, 2]}}
+    (tmp_path / "mine.yaml").write_text(
+        json.dumps({"folder": "ergodic-mine", "title": "Mine", "sweeps": {"text": sweep}})
+    )
+    study.run_study("ergodic", "mine.yaml", [], 2, dry_run=False)
+    first = capfd.readouterr().out
+    assert "2 runs: 2 done" in first
+    assert first.splitlines()[-1] == f"report: {tmp_path / 'runs/ergodic-mine/report.html'}"
+    study.run_study("ergodic", "mine.yaml", [], 2, dry_run=False)
+    assert "2 runs: 2 done (2 already)" in capfd.readouterr().out
+    (tmp_path / "runs/ergodic-mine/report.html").unlink()
+    study.run_study("ergodic", "report", [], None, dry_run=False)
+    assert (tmp_path / "runs/ergodic-mine/report.html").exists()
