@@ -115,6 +115,15 @@ def test_dry_runs_write_nothing(paribus, asked, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_studys_dry_run_tells_its_runs_and_writes_nothing(paribus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = paribus("study", "ergodic", "smoke", "--dry-run")
+    assert code == 0, err
+    assert "would be prepared here first" in out.splitlines()[0]
+    assert out.count("runs/ergodic-smoke/") == 7
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_misspelt_key_at_any_depth(paribus, asked):
     refused(paribus("train", asked(train__optimizer__lrr=1.0)), "run.yaml:", "train.optimizer.lrr", "lr")
     refused(paribus("train", asked(), "train.optimiser.lr=1"), "command line", "optimizer")

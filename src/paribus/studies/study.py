@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,13 +46,12 @@ def run_study(name: str, size: str, overrides: Sequence[str], max_parallel: int 
         return
     file = find(name, size)
     config, sweeps = load(file, overrides)
-    for corpus in config.corpora.values():
-        prepare(corpus)
     runs = [run for sweep in sweeps.values() for run in sweep]
     if dry_run:
-        for run in runs:
-            print("\n".join(experiment.plan(experiment.place(run), run)))
+        print("\n".join(plan(config, runs)))
         return
+    for corpus in config.corpora.values():
+        prepare(corpus)
     result = local.sweep(runs, max_parallel)
     folder = Path(config.runs) / config.folder
     rundir.write_json(folder / "study.json", {"file": str(file.resolve()), "overrides": list(overrides)})
@@ -61,6 +60,18 @@ def run_study(name: str, size: str, overrides: Sequence[str], max_parallel: int 
         raise RunFailed(f"{result.line()}; the report has what is done: {page}")
     print(result.line())
     print(f"report: {page.resolve()}")
+
+
+def plan(config: StudyConfig, runs: Sequence[RunConfig]) -> Iterator[str]:
+    """What carrying the study through would mean, in lines for a person; nothing is written."""
+    missing = [corpus for corpus in config.corpora.values() if not Path(corpus.store).exists()]
+    for corpus in missing:
+        yield f"{corpus.store}: {corpus.name} would be prepared here first; then --dry-run tells the tokens of every run"
+    for run in runs:
+        if missing:
+            yield f"{config.runs}/{run.study}/{run.name}"
+        else:
+            yield from experiment.plan(experiment.place(run), run)
 
 
 def find(name: str, size: str) -> Path:
