@@ -38,7 +38,12 @@ def fabricate(runs: Path, like: Fabricated) -> Path:
     if like.state == "done":
         for step in (like.steps // 2, like.steps):
             write_result(run.evals, "validation", step, loss_result(like, step, generator))
-        causality = {"kind": "causality", "version": 1, "summary": {"is_causal": 1.0, "max_change": 0.0}}
+        causality = {
+            "kind": "causality",
+            "version": 1,
+            "is_causal": True,
+            "summary": {"is_causal": 1.0, "max_change": 0.0},
+        }
         write_result(run.evals, "causality", like.steps, EvalResult(causality))
     run.set_status(
         like.state, "loss is nan at step 150: <windows 3, 7>" if like.state == "diverged" else "", step=like.steps
@@ -84,6 +89,13 @@ def loss_result(like: Fabricated, step: int, generator: np.random.Generator) -> 
             "mean": loss_NT.mean(0).tolist(),
             "error": (loss_NT.std(0) / len(names) ** 0.5).tolist(),
             "count": [len(names)] * like.window,
+        },
+        "in_context": {
+            "a": 6,
+            "b": like.window,
+            "mean": summary["in_context"],
+            "error": 0.05,
+            "by_category": {"mean": [summary["in_context"]] * like.k, "error": [0.05] * like.k},
         },
         "matrix": {
             "count": np.full((like.k, like.window), WINDOWS).tolist(),

@@ -75,20 +75,15 @@ def walk(value: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", GALLERY)
-def test_every_chart_compiles_without_a_warning_or_a_colour_of_its_own(name: str, capfd: pytest.CaptureFixture[str]):
-    spec = screen_spec(GALLERY[name])
-    assert not re.search(r"#[0-9a-f]{3,8}\b", json.dumps(spec)), "colours belong to the theme, which knows the scheme"
-    vl_convert.vegalite_to_vega(paper_spec(GALLERY[name]))
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize("name", GALLERY)
-def test_parameters_have_names_of_their_own_and_views_that_exist(name: str):
-    spec = paper_spec(GALLERY[name]) | screen_spec(GALLERY[name])
-    names = [param["name"] for param in spec.get("params", [])]
+def test_every_chart_compiles_for_the_screen_and_for_papers(name: str):
+    screen, paper = screen_spec(GALLERY[name]), paper_spec(GALLERY[name])
+    assert not re.search(r"#[0-9a-f]{3,8}\b", json.dumps(screen)), "colours belong to the theme, which knows the scheme"
+    assert charts.HOVER not in json.dumps(paper | {"config": None}), "a paper has no pointer"
+    vl_convert.vegalite_to_vega(paper)
+    names = [param["name"] for param in screen.get("params", [])]
     assert len(set(names)) == len(names)
-    views = {node.get("name") for node in walk(spec) if isinstance(node, dict)}
-    assert all(view in views for param in spec.get("params", []) for view in param["views"])
+    views = {node.get("name") for node in walk(screen) if isinstance(node, dict)}
+    assert all(view in views for param in screen.get("params", []) for view in param["views"])
 
 
 def test_each_group_and_kind_is_one_line_through_all_its_points():
@@ -146,12 +141,6 @@ def test_groups_stand_beside_one_another():
     spec = screen_spec(charts.points(MEASURED, X, Y, "group", ("low", "high")))
     offsets = {layer["mark"]["xOffset"] for layer in spec["layer"] if layer["mark"]["type"] == "rule"}
     assert offsets == {-7, 0, 7}
-
-
-def test_a_file_for_papers_has_no_layer_that_waits_for_a_pointer():
-    for chart in GALLERY.values():
-        assert charts.HOVER not in json.dumps(paper_spec(chart) | {"config": None})
-    assert charts.HOVER in json.dumps(screen_spec(GALLERY["a line"]))
 
 
 def test_data_by_column_are_the_rows():

@@ -72,7 +72,7 @@ def points(
     """Draw one point a row, with an error bar where `interval` names its two columns; `faint`: single seeds, say.
 
     Groups stand beside one another, so that their error bars do not hide each other. Where a group has one point at each
-    x, a thin line joins them."""
+    x, a line joins them."""
     colour = _without_dash(_series_encodings(frame, by, None))
     position = {"x": _x(frame, x), "y": _y(y)}
     groups = frame[by].unique(maintain_order=True).to_list() if by else [None]
@@ -88,7 +88,7 @@ def points(
             source = source.transform_filter(alt.FieldEqualPredicate(field=_escape(by), equal=group))
         shift = {"xOffset": _DODGE * (number - (len(groups) - 1) / 2)}
         if is_joined:
-            layers.append(source.mark_line(style="join", **shift).encode(**position, **colour))
+            layers.append(source.mark_line(**shift).encode(**position, **colour))
         if interval:
             edges = {"y": _y(y._replace(field=low.field, title=y.name)), "y2": alt.Y2(_escape(high.field))}
             layers.append(source.mark_rule(style="error", **shift).encode(**(position | edges), **colour))
@@ -155,7 +155,9 @@ def heat_map(
 def small_multiples(chart: alt.Chart, by: str, columns: int = 2, shared_y: bool = True) -> alt.Chart:
     """Repeat a chart (of one frame) for each value of a column; the page reduces `columns` where it is narrow."""
     order = chart.data[by].unique(maintain_order=True).to_list()
-    facet = alt.Facet(_escape(by), type="nominal", sort=order, title=None)
+    has_title = any(unit.encoding.y is not alt.Undefined and unit.encoding.y["title"] for unit in _units(chart))
+    header = alt.Header(labelPadding=30 if has_title else 12)  # the axis' title stands between the header and the panel
+    facet = alt.Facet(_escape(by), type="nominal", sort=order, title=None, header=header)
     many = chart.properties(width=300, height=min(200, chart.height)).facet(facet=facet, columns=columns)
     return many.resolve_axis(x="independent").resolve_scale(y="shared" if shared_y else "independent")
 

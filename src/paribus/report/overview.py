@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import polars as pl
 
 from paribus.report import charts, collect, losses, runs
@@ -15,7 +16,13 @@ from paribus.report.page import write_report
 NATS = "Loss, nats a token"
 _STEP = Axis("step", "Step", format=",")
 _POSITION = Axis("position", "Position in the window", format=",")
-_TRAINING = {"loss": "Training loss", "lr": "Learning rate", "grad_norm": "Norm of the gradient, before clipping"}
+_TRAINING = {"loss": "Training loss", "lr": "Learning rate", "grad_norm": "Norm of the gradient"}
+_CAPTIONS = {
+    "loss": "On the batch of each logged step, before its update.",
+    "lr": "As the schedule set it at each logged step.",
+    "grad_norm": "Of the whole gradient, before clipping.",
+}
+_NUMBERS = {"kl": "KL to Bayes", "kl_max": "KL, worst position", "bayes_loss": "Loss of Bayes", "is_leak": "Leak"}
 _MAX_POINTS = 12_000  # of all curves of a figure
 
 Records = Mapping[str, Mapping[str, Any]]  # a run's name -> its record of one evaluation
@@ -24,12 +31,12 @@ Records = Mapping[str, Mapping[str, Any]]  # a run's name -> its record of one e
 def generic_report(paths: Sequence[Path | str], out: Path | str) -> Path:
     """Write one page about every run below the paths. Raises RunError for a path that holds none."""
     table = labelled(collect.load_runs(*paths))
-    command = shlex.join(["paribus", "report", *map(str, paths), "-o", str(out)])
+    commands = [*_commands(table), shlex.join(["paribus", "report", *map(str, paths), "-o", str(out)])]
     sections = [
         Section("Overview", [Tiles(runs.tiles(table)), runs.run_table(table), *runs.problems(table)]),
         *training(table),
         *(evaluation(table, name) for name in evaluation_names(table)),
-        *runs.appendix(table, [command])[1:],
+        *runs.appendix(table, commands)[1:],
     ]
     studies = ", ".join(f"*{name}*" for name in table["study"].drop_nulls().unique(maintain_order=True))
     title = str(table["name"][0]) if len(table) == 1 else f"{len(table)} runs"
@@ -41,6 +48,13 @@ def labelled(table: pl.DataFrame) -> pl.DataFrame:
     """Names that two runs share get their identity behind them: a name then tells one run."""
     name = pl.col("name")
     return table.with_columns(name=pl.when(name.is_duplicated()).then(pl.format("{} ({})", name, "id")).otherwise(name))
+
+
+def _commands(table: pl.DataFrame) -> list[str]:
+    """What was typed to make the runs, each command once."""
+    if "provenance/command" not in table.columns:
+        return []
+    return list(dict.fromkeys(table["provenance/command"].drop_nulls()))
 
 
 def evaluation_names(table: pl.DataFrame) -> list[str]:
@@ -59,7 +73,9 @@ def training(table: pl.DataFrame) -> list[Section]:
         logged = points.filter(pl.col("metric") == metric).drop("metric")
         if logged["step"].n_unique() > 1 and logged["value"].n_unique() > 1:
             unit = NATS if metric.endswith("loss") else ""
-            blocks.append(_curve(f"training-{metric.replace('/', '-')}", logged, title, unit))
+            caption = _CAPTIONS.get(metric, "On the windows that the evaluation froze.")
+            chart, note = _curve(logged, unit)
+            blocks.append(Figure(f"training-{metric.replace('/', '-')}", chart, title, caption + note))
     return [Section("Training", blocks)] if blocks else []
 
 
@@ -69,7 +85,8 @@ def evaluation(table: pl.DataFrame, name: str) -> Section:
     records = {row["name"]: collect.evaluation(row["path"], name) for row in made}
     prefix = f"evaluation/{name}/"
     keys = [key for key in table.columns if key.startswith(prefix) and key.count("/") == 2]
-    columns = [Column(key, key.removeprefix(prefix).replace("_", " ").capitalize()) for key in keys]
+    metrics = [(key, key.removeprefix(prefix)) for key in keys]
+    columns = [Column(key, _NUMBERS.get(metric, metric.replace("_", " ").capitalize())) for key, metric in metrics]
     numbers = table.filter(pl.col("name").is_in(list(records)))
     blocks: list[Block] = [
         Table(numbers, [Column("name", "Run"), *columns], f"The numbers of `{name}`, each run's newest.")
@@ -84,13 +101,14 @@ def evaluation(table: pl.DataFrame, name: str) -> Section:
     return Section(name.replace("_", " ").capitalize(), blocks)
 
 
-def _curve(name: str, logged: pl.DataFrame, title: str, unit: str) -> Figure:
+def _curve(logged: pl.DataFrame, unit: str) -> tuple[alt.Chart, str]:
+    """The curves of all runs, and what a caption must add when they were thinned."""
+    value = Axis("value", unit)
     shown = collect.thinned(logged, ["name"], max(50, min(300, _MAX_POINTS // logged["name"].n_unique())))
-    stretch, value = logged.height / shown.height, Axis("value", unit)
-    if stretch == 1:
-        return Figure(name, charts.curves(logged, _STEP, value, "name"), title)
-    caption = f"Each point is the mean of about {stretch:.0f} logged steps, the band their extremes."
-    return Figure(name, charts.curves(shown, _STEP, value, "name", ("low", "high")), title, caption)
+    if shown.height == logged.height:
+        return charts.curves(logged, _STEP, value, "name"), ""
+    note = f" A point is the mean of about {logged.height / shown.height:.0f} logged steps, the band their extremes."
+    return charts.curves(shown, _STEP, value, "name", ("low", "high")), note
 
 
 def _loss_blocks(name: str, records: Records) -> list[Block]:

@@ -72,10 +72,15 @@ def settings(runs: pl.DataFrame) -> list[Block]:
             blocks.append(
                 Table(group, [Column("name", "Run"), *(Column(key, f"`{key}`") for key in differing)], caption)
             )
-        else:
+        elif len(group) > 1:
             blocks.append(f"{kind}: all {len(decisive)} settings that decide a run are equal.")
         listing = "\n".join(f"{key}: {_plain(group[key][0])}" for key in equal)
-        blocks.append(Details(f"{kind}: the {len(equal)} settings that are equal", [Code(listing)]))
+        what = (
+            f"{kind}: the {len(equal)} settings that are equal"
+            if len(group) > 1
+            else f"The settings of `{group['name'][0]}`"
+        )
+        blocks.append(Details(what, [Code(listing)]))
     return blocks
 
 

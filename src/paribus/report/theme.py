@@ -76,7 +76,6 @@ def _styles(palette: Palette) -> dict[str, Any]:
         "cell": {"strokeWidth": 0},
         "seed": {"size": 28, "opacity": 0.55},
         "estimate": {"size": 52, "opacity": 1},
-        "join": {"strokeWidth": 1.25, "opacity": 0.55},
     }
 
 
