@@ -60,10 +60,10 @@ def test_no_order_of_a_small_size_is_favoured(size):
     assert size == 1 or abs(deviation(counts)) < 4
 
 
-@pytest.mark.parametrize("size", [7, 20, 101, 1000])
-def test_where_one_index_goes_tells_nothing_about_its_neighbour(size):
-    first, second = permute(np.array([[0], [1]]), size, keys(150_000))
-    buckets = min(size, 25)
+@pytest.mark.parametrize(("size", "other"), [(7, 1), (20, 1), (63, 1), (63, 32), (101, 1), (1000, 1)])
+def test_where_one_index_goes_tells_nothing_about_another(size, other):
+    first, second = permute(np.array([[0], [other]]), size, keys(150_000))
+    buckets = min(size, 63)
     joint = np.zeros((buckets, buckets))
     np.add.at(joint, (first * buckets // size, second * buckets // size), 1)
     members = np.bincount(np.arange(size) * buckets // size).astype(float)

@@ -160,7 +160,7 @@ def test_a_component_that_a_thousand_symbols_spoke_against_can_come_back(others)
 RECORDED = ["3d92875e53ed9c53", "2b39df9ffea03da8", "c9bc06c0937d5948"]
 
 
-@pytest.mark.parametrize(("config", "recorded"), zip(CONFIGS, RECORDED, strict=True))
+@pytest.mark.parametrize(("config", "recorded"), list(zip(CONFIGS, RECORDED, strict=True)))
 def test_the_windows_of_a_recorded_config_stay(config, recorded):
     """Made by printing the left side. A change means that published configs give other sequences: in ours, or in how
     numpy draws from a Dirichlet distribution."""

@@ -80,6 +80,8 @@ def test_every_metric_follows_from_the_losses(tiny_models):
     assert record["in_context"]["error"] == pytest.approx(error, rel=1e-4)
     np.testing.assert_allclose(record["by_position"]["mean"], truth.mean(0), atol=1e-6)
     np.testing.assert_allclose(record["by_category"]["mean"], means, atol=1e-6)
+    assert record["by_category"]["windows"] == [9, 9, 9]
+    assert record["by_category"]["count"] == [180, 180, 180]
     np.testing.assert_allclose(result.windows.loss, truth.mean(1), atol=1e-6)
     np.testing.assert_allclose(result.windows.bands["5-16"], truth[:, 4:16].mean(1), atol=1e-6)
     assert result.windows.category.tolist() == [NAMES[c] for c in windows.category]

@@ -93,7 +93,7 @@ def test_verdicts_compare_intervals_and_never_points():
 
 
 def test_the_report_has_every_section_and_every_run(runs):
-    report = build_report("A title", "A subtitle.", runs)
+    report = build_report("A title", "A subtitle.", runs, "paribus study")
     titles = [section.title for section in report.sections]
     assert titles[:8] == [
         "What was found",
@@ -110,7 +110,9 @@ def test_the_report_has_every_section_and_every_run(runs):
 
 
 def test_a_study_without_its_text_runs_still_has_a_report(runs):
-    assert "Trained against optimal" in render(build_report("A title", "A subtitle.", {"coins": runs["coins"]}))
+    assert "Trained against optimal" in render(
+        build_report("A title", "A subtitle.", {"coins": runs["coins"]}, "paribus study")
+    )
 
 
 @pytest.mark.slow

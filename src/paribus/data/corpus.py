@@ -94,14 +94,14 @@ def _from_parquet(files: Sequence[Path], fields: Fields, split: str, advance: Ad
     wanted = {field for field in (fields.id, fields.text, fields.category) if field is not None}
     for file in files:
         try:
-            with parquet.ParquetFile(file) as table:
+            # a buffer, or each column of a row group is read whole
+            with parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as table:
                 known = table.schema_arrow.names
                 columns = [
                     name for name in known if name in wanted or name in {field.split(".")[0] for field in wanted}
                 ]
                 row = 0
-                # 256 rows: of long papers, some 20 MB
-                for batch in table.iter_batches(256, columns=columns or None):
+                for batch in table.iter_batches(32, columns=columns or None):
                     for record in batch.to_pylist():
                         row += 1
                         yield _document(record, fields, split, number, f"{file}: row {row}", known)

@@ -55,7 +55,8 @@ def refuse_non_finite(loss_NT: NDArray[np.floating], batch: Batch) -> None:
 
 def record(config: LossEval, losses: Losses, windows: FrozenWindows, context: EvalContext) -> dict[str, Any]:
     """The JSON-able result. Losses are nats a prediction, errors standard errors, null where there is none;
-    lists follow `categories` or positions 1..T; `loss` weights every prediction, `category_mean` every category alike."""
+    counts are predictions; lists follow `categories` or positions 1..T; `loss` weights every prediction alike,
+    `category_mean` every category."""
     matrix, parts = loss_matrix(losses), category_losses(losses)
     total, equal = pooled(parts), over_categories(parts)
     bytes_C = _bytes(losses, windows)
@@ -83,7 +84,7 @@ def record(config: LossEval, losses: Losses, windows: FrozenWindows, context: Ev
         "perplexity": summary["perplexity"],
         "bits_per_byte": summary.get("bits_per_byte"),
         "category_mean": {"mean": equal.mean, "error": _number(equal.error)},
-        "by_category": _by_category(parts, matrix, bytes_C),
+        "by_category": _by_category(parts, matrix, bytes_C) | {"windows": _windows(losses)},
         "by_position": {"mean": _numbers(mean_T), "error": _numbers(error_T), "count": matrix.counts.sum(0).tolist()},
         "in_context": context_score,
         "bands": [list(band) for band in bands(losses.values.shape[1])],
@@ -107,6 +108,10 @@ def _by_category(parts: list[Estimate], matrix: LossMatrix, bytes_C: NDArray[np.
         "perplexity": _numbers(perplexity(part.mean) for part in parts),
         "bits_per_byte": bits,
     }
+
+
+def _windows(losses: Losses) -> list[int]:
+    return [int(count) for count in np.bincount(losses.category, minlength=len(losses.categories))]
 
 
 def _in_context(config: LossEval, losses: Losses) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ class LossMatrix(NamedTuple):
         return float(self.sums.sum() / self.counts.sum())
 
     def position_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(mean_T, standard error_T) over all categories; windows are independent, so errors are exact per position."""
+        """(mean_T, standard error_T) over all categories; the errors take the windows as one sample, not stratified."""
         return _moments(self.counts.sum(0), self.sums.sum(0), self.squares.sum(0))
 
     def category_curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

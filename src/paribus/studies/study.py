@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +56,7 @@ def run_study(name: str, size: str, overrides: Sequence[str], max_parallel: int 
     result = local.sweep(runs, max_parallel)
     folder = Path(config.runs) / config.folder
     rundir.write_json(folder / "study.json", {"file": str(file.resolve()), "overrides": list(overrides)})
-    page = draw(name, config, sweeps)
+    page = draw(name, config, sweeps, file, overrides)
     if result.exit_code:
         raise RunFailed(f"{result.line()}; the report has what is done: {page}")
     print(result.line())
@@ -99,12 +100,16 @@ def load(file: Path, overrides: Sequence[str] = ()) -> tuple[StudyConfig, dict[s
     return config, sweeps
 
 
-def draw(name: str, config: StudyConfig, sweeps: Mapping[str, Sequence[RunConfig]]) -> Path:
+def draw(
+    name: str, config: StudyConfig, sweeps: Mapping[str, Sequence[RunConfig]], file: Path, overrides: Sequence[str]
+) -> Path:
     """Write the report of the runs that are done. Returns its path."""
+    size = file.stem if file == find(name, "smoke").with_name(file.name) else str(file)
+    command = shlex.join(["paribus", "study", name, size, *overrides])
     study = importlib.import_module(f"paribus.studies.{name}.study")
     places = {sweep: [experiment.place(run) for run in runs] for sweep, runs in sweeps.items()}
     done = {sweep: [run.path for run in found if run.is_done] for sweep, found in places.items()}
-    report = study.build_report(config.title, config.subtitle, done)
+    report = study.build_report(config.title, config.subtitle, done, command)
     return write_report(report, Path(config.runs) / config.folder / "report.html")
 
 
@@ -116,5 +121,6 @@ def redraw(name: str) -> list[Path]:
     pages = []
     for path in found:
         made = json.loads(path.read_text())
-        pages.append(draw(name, *load(Path(made["file"]), made["overrides"])))
+        file, overrides = Path(made["file"]), made["overrides"]
+        pages.append(draw(name, *load(file, overrides), file, overrides))
     return pages

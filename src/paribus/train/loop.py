@@ -96,14 +96,17 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
             state = after_step(state, report, int((batch.targets != IGNORE).sum()))
             records.batch(batch)
             state = _record(session, state, report, lr, stream.steps_per_epoch)
-            meter.show(state.step, report.loss, lr, session.clock.tokens_per_s)
+            meter.show(state.step, report.loss, lr, session.clock.tokens_per_s(state))
             state = _act(session, state)
             is_interrupted = engine.any(interrupts.received is not None)
             state = _checkpoint(session, state, is_asked=is_interrupted)
             if is_interrupted and not state.finished:
-                number = interrupts.received or signal.SIGTERM
-                return Outcome("stopped", state.step, f"{number.name} after step {state.step}", number)
-    return Outcome("done", state.step, state.finished)
+                break
+        records.timing(state.step, session.clock.interval(state))  # the last checkpoint and evaluations
+    if state.finished:
+        return Outcome("done", state.step, state.finished)
+    number = interrupts.received or signal.SIGTERM  # where another rank received it
+    return Outcome("stopped", state.step, f"{number.name} after step {state.step}", number)
 
 
 def _resume(engine: Engine, run: RunDir) -> tuple[LoopState, dict[str, int]]:

@@ -80,7 +80,11 @@ class Trained(NamedTuple):
 def read_all(runs: Mapping[str, Sequence[Path]]) -> list[Trained]:
     """Every finished text run of the sweeps."""
     return [
-        read(arm, path, read_result(result_path(RunDir(path).evals, EVALUATION, evaluations(path)[EVALUATION][-1])))
+        read(
+            arm.replace("_", " "),
+            path,
+            read_result(result_path(RunDir(path).evals, EVALUATION, evaluations(path)[EVALUATION][-1])),
+        )
         for arm, paths in runs.items()
         for path in paths
         if EVALUATION in evaluations(path)

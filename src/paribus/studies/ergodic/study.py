@@ -18,8 +18,10 @@ LOSS = Axis("loss", "loss, nats a token")
 DELTA = Axis("delta", "difference, nats a token", format="+.4f")
 
 
-def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]]) -> Report:
-    """Draw what the finished runs of each sweep show; a section whose runs are missing is left out."""
+def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], command: str) -> Report:
+    """Draw what the finished runs of each sweep show; a section whose runs are missing is left out.
+
+    command: what a reader types to make them again."""
     found = analysis.read_all(runs)
     sources = optimum.read_all(runs)
     differences = analysis.paired_differences(found)
@@ -37,7 +39,7 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]]) 
     if sources:
         sections.append(Section("Trained against optimal", optimum.blocks(sources)))
     table = collect.load_runs(*(path for paths in runs.values() for path in paths))
-    return Report(title, subtitle, [*sections, *run_tables.appendix(table, columns=[Column("study", "Sweep")])])
+    return Report(title, subtitle, [*sections, *run_tables.appendix(table, [command], [Column("study", "Sweep")])])
 
 
 def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) -> list[Tile]:
@@ -49,7 +51,7 @@ def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) 
             pl.col("K") == most, pl.col("band") == "all"
         )
         for row in paired.iter_rows(named=True):
-            note = f"K = {most} minus K = 1 on the same windows, {row['arm'].replace('_', ' ')}, nats a token"
+            note = f"K = {most} minus K = 1 on the same windows, {row['arm']}, nats a token"
             shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
         ceiling = analysis.loss_by_k(found).filter(pl.col("K") == most)["ceiling"][0]
         shown.append(
@@ -70,7 +72,12 @@ def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
         " shares; intervals are Student's over seeds. Not knowing which category a window comes from can cost at most"
         " ln K / T nats a token (the excess over a window sums to the information about the category, at most ln K): the"
         " shaded band. What lies outside it is data quantity, transfer, capacity or optimisation.",
-        Figure("loss-against-k", points(frame, K, LOSS, "arm", ("loss_low", "loss_high")), "Test loss against K"),
+        Figure(
+            "loss-against-k",
+            points(frame, K, LOSS, "arm", ("loss_low", "loss_high")),
+            "Test loss against K",
+            "Mean over seeds with Student's interval.",
+        ),
     ]
     if not delta.is_empty():
         chart = layer(
@@ -108,8 +115,16 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
         Figure(
             "paired-against-k", chart, "Effect of K on the first category", "Mean over seeds with Student's interval."
         ),
-        Table(by_k, [*bands, value], "Mean over seeds, by band of positions; 95 % intervals over seeds."),
-        Table(overall, [*each, value], "Each seed alone; 95 % intervals from a paired bootstrap over windows."),
+        Table(
+            by_k.filter(pl.col("K") > 1),
+            [*bands, value],
+            "Mean over seeds, by band of positions; 95 % intervals over seeds.",
+        ),
+        Table(
+            overall.filter(pl.col("K") > 1),
+            [*each, value],
+            "Each seed alone; 95 % intervals from a paired bootstrap over windows.",
+        ),
     ]
 
 
@@ -124,7 +139,12 @@ def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     return [
         "Loss in the seed's first category at each position, mean over seeds, and the power law c + a t^−b^ fitted to it."
         " A power law in the raw loss mixes what the window says about its category with what it says about itself.",
-        Figure("loss-against-position", chart, "Loss against position, measured and fitted"),
+        Figure(
+            "loss-against-position",
+            chart,
+            "Loss against position",
+            "Solid: measured. Dashed: the power law fitted to it.",
+        ),
         Table(
             fits,
             [*columns, Column("misfit", "χ² a degree", ".2f")],

@@ -31,14 +31,13 @@ def about_text(found: Sequence[Trained], differences: pl.DataFrame) -> list[Verd
         )
         paired = f"K = {most} minus K = 1, same windows: {number(row['delta'], '+.3f')}"
         evidence = f"{paired} {interval} nats, {row['seeds']} seeds"
-        arm = row["arm"].replace("_", " ")
         if row["arm"] == SHUFFLED:
             verdicts.append(Verdict("With shuffled labels K makes no difference", _contains_zero(row), evidence))
         else:
             ceiling = f"; the ceiling is {number(ceilings[most], '+.3f')}"
             verdicts.append(
                 Verdict(
-                    f"Not knowing the category costs no more than theory allows ({arm})",
+                    f"Not knowing the category costs no more than theory allows ({row['arm']})",
                     _below(row, ceilings[most]),
                     evidence + ceiling,
                 )
