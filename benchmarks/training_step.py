@@ -1,0 +1,254 @@
+"""A training step of paribus against a bare PyTorch loop, and against transformers' Trainer where accelerate is there.
+
+    python benchmarks/training_step.py [--preset tiny-neox --batch 32 --steps 100] [--clock cpu, on a shared machine]
+
+All train the same model on the same batches in memory, with the same fused AdamW and clipping, in this one process.
+Blocks of five steps alternate: the peer's block runs as an action inside paribus' own loop (inside Trainer's, as a
+callback), so everything that paribus does between steps is counted: records, hashes, metrics, signals. Ratios are medians
+over the blocks. With a CUDA device it goes on with Pythia-70M, bf16, torch.compile: tokens/s, MFU, and the ratio to a
+hand-written loop.
+"""
+
+import argparse
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset
+
+from paribus.data.batches import Batch, Stream
+from paribus.data.config import CorpusConfig, Sample, Seeds, TextData, TrainBpe
+from paribus.data.prepare import prepare
+from paribus.data.stream import build_stream
+from paribus.models.config import Preset
+from paribus.models.hf import build_model
+from paribus.objectives.next_token import NextTokenLoss
+from paribus.rundir import RunDir
+from paribus.train.config import AdamW, Budget, LaunchConfig, TrainConfig
+from paribus.train.engine import build_engine
+from paribus.train.loop import Action, Job, fit
+
+WINDOW, VOCABULARY, BLOCK, LR = 100, 2048, 5, 1e-4
+NUM_BATCHES = 16  # in memory, in turn
+
+
+now = time.perf_counter
+
+
+class Quiet:
+    """A mirror of metrics that keeps none."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+
+def bare_loop(model: torch.nn.Module, batches: list[Batch], precision: str = "fp32") -> Callable[[int], float]:
+    """The peer: what everyone writes by hand. Returns a function that runs so many steps and returns their seconds."""
+    device = next(model.parameters()).device
+    pairs = [tuple(torch.from_numpy(x).long().to(device) for x in (batch.tokens, batch.targets)) for batch in batches]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    model.train()
+    done = 0
+
+    def run(steps: int) -> float:
+        nonlocal done
+        synchronize(device)
+        began = now()
+        for _ in range(steps):
+            tokens, targets = pairs[done % len(pairs)]
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits = model(input_ids=tokens).logits
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            done += 1
+        synchronize(device)
+        return now() - began
+
+    return run
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def against_paribus(
+    args: argparse.Namespace, stream: Stream, folder: Path, **more: Any
+) -> tuple[list[float], list[float]]:
+    """Seconds of each block of steps: paribus', and the bare loop's that ran right after it."""
+    batches = [stream.batches(step) for step in range(NUM_BATCHES)]
+    memory = stream._replace(batches=lambda step: batches[step % NUM_BATCHES])
+    config = train_config(args, **more)
+    device = "cuda" if more else "cpu"
+    engine = build_engine(LaunchConfig(device=device, threads=args.threads), config)
+    engine.prepare(build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0))
+    peer_model = build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0).to(engine.device)
+    if config.compile:
+        peer_model.compile()
+    peer = bare_loop(peer_model, batches, config.precision)
+    ours, theirs = [], []
+    began = now()
+
+    def block(step: int) -> dict[str, float]:
+        nonlocal began
+        synchronize(engine.device)
+        ours.append(now() - began)
+        theirs.append(peer(BLOCK))
+        began = now()
+        return {}
+
+    job = Job(config, RunDir(folder), seed=0, bar=False)
+    fit(engine, NextTokenLoss(), memory, job, [Action(BLOCK, False, block)], Quiet())
+    return ours[2:], theirs[2:]  # the first two warm up
+
+
+def train_config(args: argparse.Namespace, **more: Any) -> TrainConfig:
+    budget = Budget(steps=args.steps)
+    return TrainConfig(batch_size=args.batch, budget=budget, optimizer=AdamW(lr=LR), **more)
+
+
+class Rows(Dataset[dict[str, torch.Tensor]]):
+    """The same windows, one a call, as Trainer wants them; it shifts the labels itself."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.rows = torch.from_numpy(np.concatenate([batch.tokens for batch in batches])).long()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.rows[number], "labels": self.rows[number]}
+
+
+def against_trainer(args: argparse.Namespace, stream: Stream, folder: Path) -> tuple[list[float], list[float]]:
+    """The same with transformers' Trainer in the place of paribus."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    batches = [stream.batches(step) for step in range(NUM_BATCHES)]
+    peer = bare_loop(build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0), batches)
+    ours, theirs = [], []
+    began = now()
+
+    class Block(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            nonlocal began
+            if state.global_step % BLOCK == 0:
+                ours.append(now() - began)
+                theirs.append(peer(BLOCK))
+                began = now()
+
+    settings = TrainingArguments(
+        str(folder),
+        per_device_train_batch_size=args.batch,
+        max_steps=args.steps,
+        learning_rate=LR,
+        weight_decay=0.1,
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        save_strategy="no",
+        logging_steps=10,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+    )
+    model = build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0)
+    Trainer(model, settings, train_dataset=Rows(batches), callbacks=[Block()]).train()
+    return ours[2:], theirs[2:]
+
+
+def data_wait(args: argparse.Namespace, stream: Stream, folder: Path) -> float:
+    """The share of a step that paribus waits for windows drawn from the store."""
+    import json
+
+    config = train_config(args)
+    engine = build_engine(LaunchConfig(device="cpu", threads=args.threads), config)
+    engine.prepare(build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0))
+    fit(engine, NextTokenLoss(), stream, Job(config, RunDir(folder), seed=0, bar=False), [], Quiet())
+    lines = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()][2:]
+    waited, stepped = (sum(line[name] for line in lines) for name in ("data_s", "step_s"))
+    return float(waited / (waited + stepped))
+
+
+def matmul_peak() -> float:
+    """FLOP/s of a large bf16 matrix product on this very device, the best of some: what MFU is a share of."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    best = float("inf")
+    for _ in range(20):
+        torch.cuda.synchronize()
+        began = now()
+        for _ in range(10):
+            a @ b
+        torch.cuda.synchronize()
+        best = min(best, (now() - began) / 10)
+    return 2 * 8192**3 / best
+
+
+def flops_per_token(args: argparse.Namespace, vocab_size: int) -> float:
+    """Forward and backward: 6 a weight of a matrix product, and 6 L d T for causal attention (Kaplan et al. 2020)."""
+    model = build_model(Preset(name=args.preset), vocab_size, WINDOW, 0)
+    embedding = model.get_input_embeddings().weight
+    is_tied = embedding is model.get_output_embeddings().weight
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2) - (0 if is_tied else embedding.numel())
+    return 6 * matrices + 6 * model.config.num_hidden_layers * model.config.hidden_size * WINDOW
+
+
+def on_cuda(args: argparse.Namespace, stream: Stream, folder: Path) -> None:
+    args = argparse.Namespace(**{**vars(args), "preset": "pythia-70m", "batch": 256})
+    stream = stream._replace(vocab_size=50_254)
+    ours, theirs = against_paribus(args, stream, folder / "cuda", precision="bf16", compile=True)
+    rate = BLOCK * args.batch * WINDOW / float(np.median(ours))
+    share = rate * flops_per_token(args, stream.vocab_size) / matmul_peak()
+    print(f"{torch.cuda.get_device_name()}: pythia-70m, bf16, torch.compile, batch {args.batch} x {WINDOW}")
+    print(f"  {rate:,.0f} tokens/s, MFU {share:.1%} of the measured bf16 matrix peak")
+    print(f"  paribus / hand-written loop: {ratio(ours, theirs):.3f}")
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    return float(np.median(np.array(ours) / np.array(theirs)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="tiny-neox")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.clock == "cpu":
+        global now
+        now = time.process_time
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = str(folder / "store")
+        tokenizer = TrainBpe(vocab_size=VOCABULARY)
+        prepare(CorpusConfig(name="sample", store=store, source=Sample(), tokenizer=tokenizer, min_tokens=WINDOW + 1))
+        stream = build_stream(TextData(store=store, window=WINDOW), Seeds(), args.batch)
+        ours, theirs = against_paribus(args, stream, folder / "ours")
+        print(f"{args.preset}, batch {args.batch} x {WINDOW}, {args.threads} thread(s), fp32, {args.clock} clock")
+        print(f"  bare loop: {np.median(theirs) / BLOCK * 1e3:.1f} ms a step")
+        print(f"  paribus / bare loop: {ratio(ours, theirs):.3f}")
+        print(f"  data wait from the store: {data_wait(args, stream, folder / 'wait'):.2%} of a step")
+        if importlib.util.find_spec("accelerate"):
+            trainer, bare = against_trainer(args, stream, folder / "trainer")
+            print(f"  Trainer / bare loop: {ratio(trainer, bare):.3f}")
+            print(f"  paribus / Trainer: {ratio(ours, theirs) / ratio(trainer, bare):.3f}")
+        else:
+            print("  Trainer: not measured, it needs `pip install accelerate`")
+        if torch.cuda.is_available():
+            on_cuda(args, stream, folder)
+
+
+if __name__ == "__main__":
+    main()
