@@ -6,7 +6,7 @@ import pytest
 from paribus import experiment
 from paribus.audit import compare, print_audit, verify
 from paribus.errors import RunError
-from small_runs import coins_run, text_run, text_store
+from tiny_runs import coins_run, text_run, text_store
 
 
 @pytest.fixture(scope="module")

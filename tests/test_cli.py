@@ -9,7 +9,7 @@ import time
 import pytest
 
 from paribus import cli, experiment
-from small_runs import coins_run, text_run
+from tiny_runs import coins_run, text_run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from paribus.errors import ConfigError, Diverged, RunError, StoreError
 from paribus.evals.results import read_result, result_path
 from paribus.experiment import RunConfig
 from paribus.rundir import RunDir
-from small_runs import coins_run, text_run, text_store
+from tiny_runs import coins_run, text_run, text_store
 
 
 def test_a_run_leaves_what_the_run_directory_promises(tmp_path):

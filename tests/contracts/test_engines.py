@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from counting_runs import counting, metrics_of, settings, train
 from ranks import on_ranks
 from safetensors.torch import load_file
-from small_runs import counting, metrics_of, settings, train
 
 from paribus.data.batches import Batch
 from paribus.errors import ConfigError

@@ -15,7 +15,7 @@ def chunks_of(sizes):
     names = tuple(f"c{i}" for i in range(len(sizes)))
     one_each = np.arange(len(sizes) + 1)
     guess = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    return Places(names, bounds[:-1], bounds, one_each, bounds, np.zeros(len(sizes), int), 1, 1, guess)
+    return Places(names, bounds[:-1], bounds, one_each, bounds, np.zeros(len(sizes), int), 1, 0, guess)
 
 
 def by_category(places, chunks):

@@ -66,15 +66,20 @@ def test_the_three_files_survive_a_round_trip_through_a_store(original, tmp_path
 
 def test_documents_are_written_split_by_split_whatever_the_order_of_the_store(tmp_path):
     with StoreWriter(tmp_path / "s", words(), Recipe("toy")) as writer:
-        for index in range(6):
-            writer.append(Entry(f"d{index}", "c", ["train", "test"][index % 2], 0), [index] * (index + 1))
+        for index in range(60):
+            writer.append(Entry(f"d{index}", "c", ["train", "test"][index % 2], 0), [index] * (index % 7 + 1))
     write_original(open_store(tmp_path / "s"), tmp_path / "o")
     original = read_original(tmp_path / "o")
-    assert original.splits == {"train": ["d0", "d2", "d4"], "test": ["d1", "d3", "d5"]}
-    assert original.tokens.tolist() == [0, 2, 2, 2, *[4] * 5, 1, 1, *[3] * 4, *[5] * 6]
+    order = [*range(0, 60, 2), *range(1, 60, 2)]
+    assert original.splits == {
+        "train": [f"d{index}" for index in order[:30]],
+        "test": [f"d{index}" for index in order[30:]],
+    }
+    assert original.tokens.tolist() == [index for index in order for _ in range(index % 7 + 1)]
     for split in original.splits:
         for document in original.documents(split):
-            assert document.tokens.tolist() == [int(document.id[1])] * (int(document.id[1]) + 1)
+            index = int(document.id[1:])
+            assert document.tokens.tolist() == [index] * (index % 7 + 1)
 
 
 def test_bytes_are_counted_from_the_tokens(original, tmp_path):

@@ -230,7 +230,8 @@ def test_a_killed_writer_leaves_no_store_and_the_next_one_clears_up_but_two_at_o
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert [path.name for path in tmp_path.iterdir()] == [".s.part"]
-    write(tmp_path / "s", toy())
+    (tmp_path / ".s.part" / "tokens-00001.bin").write_bytes(b"the killed one had come further")
+    assert len(write(tmp_path / "s", toy()).shards) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 

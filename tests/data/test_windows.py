@@ -310,7 +310,7 @@ def test_no_start_token_is_made_up(tmp_path):
 @pytest.mark.parametrize(
     ("windows", "recorded"),
     [
-        (RandomWindows(), "a3e9832c6384a84e"),
+        (RandomWindows(), "3ac6c6873ad7cdbb"),
         (ChunkWindows(), "3be46689831ae118"),
         (ChunkWindows(design=ConstantTotal(chunks=90)), "d554155b6edd2b88"),
         (ChunkWindows(design=ConstantUnique(chunks=30)), "4cc61b75519a9935"),

@@ -24,6 +24,7 @@ def train(run: RunDir, behaviour: str) -> int:
         print("begin", os.environ["OMP_NUM_THREADS"], file=ledger, flush=True)
         first = run.status().get("step", 0)
         run.set_status("running", num_steps=NUM_STEPS)
+        pause_s = {"slow": 0.1, "patient": 2.0 if first == 0 else 0.002}.get(behaviour, 0.002)
         for step in range(first + 1, NUM_STEPS + 1):
             with run.metrics_path.open("a") as metrics:
                 print(json.dumps({"step": step, "loss": 1 / step}), file=metrics)
@@ -34,7 +35,7 @@ def train(run: RunDir, behaviour: str) -> int:
                 run.set_status("stopped", f"{interrupts.received.name} after step {step}", step=step)
                 print("end", file=ledger, flush=True)
                 return 128 + interrupts.received
-            time.sleep(0.1 if behaviour == "slow" else 0.002)
+            time.sleep(pause_s)
         run.set_status("done", step=NUM_STEPS)
         print("end", file=ledger, flush=True)
     return 0

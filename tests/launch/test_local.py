@@ -135,10 +135,10 @@ def test_two_sweeps_at_once_share_the_runs_and_train_none_twice(tmp_path):
 
 
 def test_a_run_that_another_process_left_unfinished_is_taken_over(tmp_path):
-    [job] = jobs(tmp_path, ["slow"])
+    [job] = jobs(tmp_path, ["patient"])
     holder = subprocess.Popen(job.command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     wait_for(job.run.path / "attempts.txt", "begin")
-    sweep = start_sweep(tmp_path, 1, "slow")
+    sweep = start_sweep(tmp_path, 1, "patient")
     assert sweep.stderr is not None
     assert "in use by another process" in sweep.stderr.readline()
     holder.terminate()

@@ -12,7 +12,7 @@ from paribus.report.page import render
 from paribus.studies import study
 from paribus.studies.ergodic import analysis, verdicts
 from paribus.studies.ergodic.study import build_report
-from small_runs import LAUNCH, MODEL, TRAIN, coins_run, text_run, text_store
+from tiny_runs import LAUNCH, MODEL, TRAIN, coins_run, text_run, text_store
 
 
 @pytest.fixture(scope="module")

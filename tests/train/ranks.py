@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import small_runs
+import counting_runs
 
 
 def on_ranks(world: int, function: Callable[..., Any], *args: Any, may_fail: bool = False) -> list[int | None]:
     """Call function(*args) in `world` processes as torchrun would; return their exit codes, all 0 unless may_fail."""
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([small_runs.__name__])
+    context.set_forkserver_preload([counting_runs.__name__])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,7 +1,7 @@
 """Budgets: exactly floor(budget / what a step takes)."""
 
 import pytest
-from small_runs import counting, settings
+from counting_runs import counting, settings
 
 from paribus.errors import ConfigError
 from paribus.train.budget import num_steps

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from counting_runs import train, weights_of
 from ranks import on_ranks
-from small_runs import train, weights_of
 
 from paribus.errors import CheckpointError, RunError
 from paribus.train import checkpoint

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting_runs import VOCAB, counting, metrics_of, same_run, train
 from ranks import on_ranks
-from small_runs import VOCAB, counting, metrics_of, same_run, train
 from torch import Tensor, nn
 
 from paribus.data.batches import Batch
@@ -81,6 +81,15 @@ def test_the_loss_does_not_fall(tmp_path: Path) -> None:
     losses = [line["loss"] for line in metrics_of(tmp_path)]
     assert losses[0] == pytest.approx(np.log(VOCAB), abs=0.2)
     assert losses[-1] < losses[0] - 0.5
+
+
+def test_an_evaluation_turns_dropout_off(tmp_path: Path) -> None:
+    train(tmp_path / "plain")
+    train(tmp_path / "evaluated", leaves_eval_mode=True)
+    plain, evaluated = (
+        [line["loss"] for line in metrics_of(tmp_path / name) if "loss" in line] for name in ("plain", "evaluated")
+    )
+    assert plain == evaluated
 
 
 def test_epoch_averages_are_lost_by_a_resume(tmp_path: Path) -> None:

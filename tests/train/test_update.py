@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import VOCAB, WITH_DROPOUT, counting, settings
+from counting_runs import VOCAB, WITH_DROPOUT, counting, settings
 from torch import Tensor, nn
 
 from paribus.data.batches import IGNORE, Batch

@@ -83,7 +83,7 @@ def text_store(path):
         files[split] = [str(file)]
     tokenizer = {"kind": "train_bpe", "vocab_size": 280}
     corpus = {"name": "toy", "store": str(path), "source": {"kind": "jsonl", "files": files}, "tokenizer": tokenizer}
-    prepare(configs.from_mapping(corpus, CorpusConfig, "small_runs.py"), progress=False)
+    prepare(configs.from_mapping(corpus, CorpusConfig, "tiny_runs.py"), progress=False)
     return path
 
 

@@ -66,9 +66,12 @@ def train(
     launch: LaunchConfig | None = None,
     objective: Objective | None = None,
     dies_after: int | None = None,
+    leaves_eval_mode: bool = False,
     **changes: Any,
 ) -> Outcome:
-    """Train to the end of the budget, or until the stream fails at the batch after `dies_after` steps."""
+    """Train to the end of the budget, or until the stream fails at the batch after `dies_after` steps.
+
+    leaves_eval_mode: an action switches the model to evaluation after every step."""
     torch.set_num_threads(1)
     stream = stream or counting()
     if dies_after is not None:
@@ -76,6 +79,8 @@ def train(
     config = settings(**changes)
     engine = build_engine(launch or LaunchConfig(threads=1), config)
     engine.prepare(build_model(model, VOCAB, stream.window, seed=0))
+    if leaves_eval_mode:
+        actions = [Action(1, True, lambda step: {"mode": float(engine.model.eval().training)})]
     try:
         objective = objective or NextTokenLoss()
         return fit(engine, objective, stream, Job(config, RunDir(path), seed=0), actions, Logged())
