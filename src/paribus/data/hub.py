@@ -10,7 +10,7 @@ EXPORT = "refs/convert/parquet"  # the branch where the hub keeps its own Parque
 
 
 def hub_records(source: Hub, split: str) -> Iterator[dict[str, Any]]:
-    """Stream the records of a split; a ClassLabel comes as its name, without surrounding white space.
+    """Stream the records of a split; a ClassLabel comes as its name.
 
     Raises MissingExtra without `datasets`; DataError when the hub, the dataset or the split cannot be reached."""
     try:
@@ -20,7 +20,7 @@ def hub_records(source: Hub, split: str) -> Iterator[dict[str, Any]]:
     try:
         stream = _load(source, split)
         labels = {
-            name: [label.strip() for label in feature.names]
+            name: feature.names
             for name, feature in (stream.features or {}).items()
             if isinstance(feature, datasets.ClassLabel)
         }
