@@ -37,14 +37,15 @@ class Epochs(NamedTuple):
         is_within_one = first // self.slots == (stop - 1) // self.slots
         order = nth_key(self.order_key, first // self.slots if is_within_one else epoch)  # a single key is faster
         slot = permute(number - epoch * self.slots, self.slots, order)
+        if isinstance(self.design, AllChunks):
+            return slot  # the quota are the sizes: slots and places are numbered alike
         category, rank = self._dealt(slot)
         keys, sizes = self.category_keys[category], self.places.sizes()[category]
-        match self.design:
-            case AllChunks():
-                return slot  # the quota are the sizes: slots and places are numbered alike
-            case ConstantTotal():  # a category's own count runs on over the epochs, a new order at each of its passes
-                passes, rank = np.divmod(epoch * self.quota[category] + rank, sizes)
-                keys = nth_key(keys, passes)
+        if isinstance(self.design, ConstantTotal):  # a category counts on over the epochs; each pass has its own order
+            rank += epoch * self.quota[category]
+            passes = rank // sizes
+            rank -= passes * sizes
+            keys = nth_key(keys, passes)
         return self.places.bounds[category] + permute(rank, sizes, keys)
 
     def num_distinct(self, num_windows: int | None = None) -> int:

@@ -23,12 +23,12 @@ class Draws(NamedTuple):
     def positions(self, first: int, stop: int) -> NDArray[np.int64]:
         """Where the windows first .. stop - 1 of a run begin."""
         places = self.places
-        of_category, of_document, of_start = uniform(self.seed, "windows", first, stop, 3).T
-        category = np.cumsum(self.share)[:-1].searchsorted(of_category, side="right")
+        draws = uniform(self.seed, "windows", first, stop, 3 if self.is_by_document else 2).T
+        category = np.cumsum(self.share)[:-1].searchsorted(draws[0], side="right")
         if not self.is_by_document:
-            return places.positions(_pick(places.bounds, category, of_start))
-        document = _pick(places.documents, category, of_document)
-        return places.offset[document] + _pick(places.first, document, of_start) - places.first[document]
+            return places.positions(_pick(places.bounds, category, draws[1]))
+        document = _pick(places.documents, category, draws[1])
+        return places.offset[document] + _pick(places.first, document, draws[2]) - places.first[document]
 
     def expected_targets(self, window: int, num_windows: int) -> float:
         """How many different tokens the first so many windows predict, in expectation.
@@ -71,7 +71,6 @@ def weigh(config: RandomWindows, places: Places, seed: int) -> Draws:
 
 def _pick(bounds: NDArray[np.int64], group: NDArray[np.int64], draw: NDArray[np.float64]) -> NDArray[np.int64]:
     """The member of each group, bounds[group] to bounds[group + 1], that a number of [0, 1) stands for."""
-    first = bounds[group]
     # a draw has 53 bits: a group of 2^40 members favours none by more than one part in 2^13
-    chosen: NDArray[np.int64] = first + ((bounds[group + 1] - first) * draw).astype(np.int64)
+    chosen: NDArray[np.int64] = bounds[group] + (np.diff(bounds)[group] * draw).astype(np.int64)
     return chosen

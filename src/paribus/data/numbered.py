@@ -13,10 +13,12 @@ _PER_COUNT = 4  # numbers that one count of Philox gives (Salmon et al. 2011)
 
 
 def uniform(seed: int, purpose: str, first: int, stop: int, num_draws: int) -> NDArray[np.float64]:
-    """Numbers of [0, 1) for the windows first .. stop - 1: (windows, num_draws), whichever are asked for together."""
-    counts = -(-num_draws // _PER_COUNT)
-    generator = np.random.Generator(np.random.Philox(key=key(seed, purpose), counter=first * counts))
-    return generator.random((stop - first, _PER_COUNT * counts))[:, :num_draws]
+    """Numbers of [0, 1) for the windows first .. stop - 1: (windows, num_draws), whichever are asked for together.
+
+    Window n has the numbers n * num_draws .. (n + 1) * num_draws - 1 of one sequence."""
+    count, skipped = divmod(first * num_draws, _PER_COUNT)
+    generator = np.random.Generator(np.random.Philox(key=key(seed, purpose), counter=count))
+    return generator.random(skipped + (stop - first) * num_draws)[skipped:].reshape(-1, num_draws)
 
 
 def by_step(

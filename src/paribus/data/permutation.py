@@ -23,7 +23,7 @@ def permute(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int
     """Where a shuffle of range(size) puts each index: a bijection for each size and key.
 
     The three broadcast. size: 1 to 2^63 - 1; key: any 64 bits. The same on every machine."""
-    words = [np.asarray(value).astype(np.uint64) for value in (index, size, key)]
+    words = [np.asarray(value).astype(np.uint64, copy=False) for value in (index, size, key)]
     shape = np.broadcast_shapes(*(word.shape for word in words))
     indices = np.broadcast_to(words[0], shape).ravel()
     sizes, keys = (word if word.ndim == 0 else np.broadcast_to(word, shape).ravel() for word in words[1:])
