@@ -56,7 +56,7 @@ def main() -> None:
         fit(engine, NextTokenLoss(), stream, Job(config, RunDir(name), seed=0), [], Quiet())
         lines = [json.loads(line) for line in (Path(name) / "timings.jsonl").read_text().splitlines()]
         size = sum(path.stat().st_size for path in Path(name).glob("checkpoints/*/*"))
-    step_s = float(np.median([line["step_s"] for line in lines[1:]]))
+    step_s = float(np.median([line["step_s"] for line in lines[1:] if "step_s" in line]))
     save_s = float(np.median([line["checkpoint_s"] for line in lines if "checkpoint_s" in line]))
     print(
         f"{args.preset}: {engine.model.num_parameters():,} parameters, batch {args.batch} x {WINDOW}, {engine.device.type},"

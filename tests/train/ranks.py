@@ -22,7 +22,7 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any, may_fail: boo
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(60)
+        process.join(240)  # ten times what it takes on a busy machine
         if process.is_alive():
             process.kill()
     codes = [process.exitcode for process in ranks]

@@ -126,6 +126,8 @@ def without_space(path: Path, limit: int) -> None:
     checkpoint.verify(path / "checkpoints/step-000001")
 
 
-@pytest.mark.parametrize("limit", [2_000, 30_000])  # the weights do not fit; only the optimizer does not
+@pytest.mark.parametrize(  # the weights do not fit; only the optimizer does not
+    "limit", [pytest.param(2_000, marks=pytest.mark.slow), 30_000]
+)
 def test_a_full_device_damages_an_older_checkpoint(tmp_path: Path, limit: int) -> None:
     on_ranks(1, without_space, tmp_path, limit)

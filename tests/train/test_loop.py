@@ -217,7 +217,7 @@ def counting_down(calls: int) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize(
-    "fsyncs", [pytest.param(calls, marks=[] if calls in (16, 24) else [pytest.mark.slow]) for calls in range(1, 49)]
+    "fsyncs", [pytest.param(calls, marks=[] if calls == 16 else [pytest.mark.slow]) for calls in range(1, 49)]
 )
 def test_a_killed_run_ends_elsewhere(tmp_path: Path, whole: Path, fsyncs: int) -> None:
     """SIGKILL at each fsync in turn: 12 a checkpoint, of its files, their folder, the manifest, and the metrics."""

@@ -169,6 +169,7 @@ def _run(session: _Session, action: Action, step: int) -> dict[str, float]:
     """Run an action on every rank and publish rank 0's numbers."""
     session.clock.lap("loop_s")
     metrics = action.run(step)
+    session.engine.model.train()  # whatever mode the action left it in
     agreed = dict(zip(metrics, session.engine.agree(list(metrics.values())), strict=True))
     _publish(session, step, agreed)
     session.clock.lap("actions_s")

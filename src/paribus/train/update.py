@@ -44,8 +44,6 @@ class Update:
     def step(self, objective: Objective, batch: Batch, lr: float, seed: int) -> StepReport:
         """One optimizer step on the global batch; see Engine.step."""
         weight = objective.weight(batch)
-        if not self._forward.training:
-            self._forward.train()
         factor = self.scale.value / weight * self._share.gradient_factor
         sums, names = self._accumulate(objective, batch, seed, factor)
         self._share.reduce(sums)
