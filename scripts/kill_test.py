@@ -36,7 +36,9 @@ RUN = {
         "log_every": 1,
         "checkpoints": {"every": CHECKPOINT_EVERY, "keep_last": 2, "initial": True},
     },
-    "evals": {"optimum": {"kind": "bayes", "sequences": 320, "batch_size": 32, "every": EVALUATE_EVERY, "at_start": True}},
+    "evals": {
+        "optimum": {"kind": "bayes", "sequences": 320, "batch_size": 32, "every": EVALUATE_EVERY, "at_start": True}
+    },
     "launch": {"threads": 1, "device": "cpu", "progress": False},
 }
 
@@ -133,7 +135,9 @@ def main() -> None:
             print(f"\r{number + 1 - len(different)} of {number + 1}", end="", file=sys.stderr, flush=True)
     kills = ", ".join(f"{count} at {kind}" for kind, count in sorted(counts.items()))
     print(f"\n{sum(counts.values())} kills ({kills}); a whole run takes {duration_s:.1f} s", file=sys.stderr)
-    print(f"{runs - len(different)} of {runs} runs, killed and resumed, are bit-identical" + (f"; not {different}" if different else ""))
+    print(f"{runs - len(different)} of {runs} runs, killed and resumed, are bit-identical")
+    if different:
+        print(f"these differ: {different}", file=sys.stderr)
     sys.exit(1 if different else 0)
 
 
