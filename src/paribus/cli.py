@@ -59,7 +59,7 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
     from paribus.launch import jobs, torchrun
 
     directory, config = experiment.open_run(run, overrides or [])
-    config = jobs.with_threads(config, directory, max(1, jobs.num_cores() // config.launch.num_processes))
+    config = jobs.with_threads(config, directory, jobs.num_cores())
     if dry_run:
         print("\n".join(experiment.plan(directory, config)))
         return
