@@ -89,6 +89,13 @@ def test_checkpointed_gradients_differ() -> None:
     assert three_steps(plain) == three_steps(checkpointed)
 
 
+@pytest.mark.slow  # the compiler takes a minute
+def test_compiled_steps_differ_by_more_than_rounding() -> None:
+    for one, other in zip(three_steps(engine_of()), three_steps(engine_of(compile=True)), strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_16_bits_change_more_than_rounding(precision: str) -> None:
     exact, rounded = three_steps(engine_of()), three_steps(engine_of(precision=precision))

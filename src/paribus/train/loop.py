@@ -91,7 +91,7 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
             lr = _learning_rate(config, state, total)
             report = engine.step(objective, batch, lr, key(job.seed, "dropout", state.step) % 2**62)
             if report.update == "refused":
-                raise _diverged(engine, run, state.step, report, batch)
+                raise _diverged(session, state.step + 1, report, batch)
             session.clock.lap("step_s")
             state = after_step(state, report, int((batch.targets != IGNORE).sum()))
             records.batch(batch)
@@ -197,15 +197,16 @@ def _checkpoint(session: _Session, state: LoopState, *, is_asked: bool) -> LoopS
     return state
 
 
-def _diverged(engine: Engine, run: RunDir, step: int, report: StepReport, batch: Batch) -> Diverged:
+def _diverged(session: _Session, step: int, report: StepReport, batch: Batch) -> Diverged:
     """Say which batch it was; all its window ids go to diverged.json."""
-    ids = [int(number) for number in batch.window_ids]
-    facts = {"step": step + 1, "loss": str(report.loss), "grad_norm": str(report.grad_norm), "window_ids": ids}
-    if engine.rank == 0:
-        write_json(run.path / "diverged.json", facts)
+    path, ids = session.job.run.path, [int(number) for number in batch.window_ids]
+    facts = {"step": step, "loss": str(report.loss), "grad_norm": str(report.grad_norm), "window_ids": ids}
+    if session.engine.rank == 0:
+        write_json(path / "diverged.json", facts)
+        session.log.log(step, {"not_finite": 1.0})
     what = "loss" if not math.isfinite(report.loss) else "gradient norm"
     shown = ", ".join(map(str, ids[:MAX_IDS_IN_A_LINE])) + (", ..." if len(ids) > MAX_IDS_IN_A_LINE else "")
     return Diverged(
-        f"{run.path}: step {step + 1}: the {what} is not finite (loss {report.loss}, gradient norm {report.grad_norm});"
+        f"{path}: step {step}: the {what} is not finite (loss {report.loss}, gradient norm {report.grad_norm});"
         f" window ids {shown} ({len(ids)} in diverged.json); no weight was changed"
     )
