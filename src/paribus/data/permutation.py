@@ -26,16 +26,15 @@ def permute(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int
     words = [np.asarray(value).astype(np.uint64, copy=False) for value in (index, size, key)]
     shape = np.broadcast_shapes(*(word.shape for word in words))
     indices = np.broadcast_to(words[0], shape).ravel()
-    sizes, keys = (word if word.ndim == 0 else np.broadcast_to(word, shape).ravel() for word in words[1:])
+    # one size or key for all stays one: half the memory to pass through
+    sizes, keys = (word.reshape(1) if word.size == 1 else np.broadcast_to(word, shape).ravel() for word in words[1:])
     assert np.all(indices < sizes), "an index outside range(size)"
     rows = np.maximum(np.sqrt(sizes.astype(np.float64)).astype(np.uint64) + _ONE, _SIDE)
     columns = np.maximum((sizes - _ONE) // rows + _ONE, _SIDE)
-    round_keys = np.add.outer(_ROUND_WORDS, keys)
-    places = _shuffled(indices, rows, columns, round_keys)
+    places = _shuffled(indices, rows, columns, keys)
     while (outside := places >= sizes).any():
-        some_rows, some_columns = (side if side.ndim == 0 else side[outside] for side in (rows, columns))
-        some_keys = round_keys if keys.ndim == 0 else round_keys[:, outside]
-        places[outside] = _shuffled(places[outside], some_rows, some_columns, some_keys)
+        some = (word if word.size == 1 else word[outside] for word in (rows, columns, keys))
+        places[outside] = _shuffled(places[outside], *some)
     return places.astype(np.int64).reshape(shape)
 
 
@@ -53,15 +52,15 @@ def nth_key(key: ArrayLike, number: ArrayLike) -> _Words:
         return np.asarray(word ^ word >> np.uint64(31))
 
 
-def _shuffled(index: _Words, rows: _Words, columns: _Words, round_keys: _Words) -> _Words:
-    """One pass of the network over a grid; the sides and the keys of the rounds belong to each index, or to all."""
+def _shuffled(index: _Words, rows: _Words, columns: _Words, key: _Words) -> _Words:
+    """One pass of the network over a grid; sides and keys belong to each index, or one to all."""
     row = index // columns  # faster than divmod, which does not know that one divisor serves all
     column = index - row * columns
-    for turn, round_key in enumerate(round_keys):
+    for turn, word in enumerate(_ROUND_WORDS):
         if turn % 2:
-            column = _moved(column, row, columns, round_key)
+            column = _moved(column, row, columns, key + word)
         else:
-            row = _moved(row, column, rows, round_key)
+            row = _moved(row, column, rows, key + word)
     row *= columns
     row += column
     return row
