@@ -17,7 +17,6 @@ class Draws(NamedTuple):
     places: Places
     share: NDArray[np.float64]  # (K,): the chance of each category
     is_by_document: bool  # inside a category every document is equally likely, not every start
-
     seed: int
 
     def positions(self, first: int, stop: int) -> NDArray[np.int64]:
