@@ -78,3 +78,10 @@ def test_a_run_that_has_not_begun_says_how_to_start_it(tmp_path):
     experiment.hold(run, config)
     with pytest.raises(RunError, match="has not begun; `paribus train"):
         verify(run)
+
+
+def test_shuffled_labels_are_those_that_the_run_saw(tmp_path):
+    """The stream holds only windows of the category `a` as dealt out; the original labels would show all three."""
+    run, config = text_run(tmp_path, labels="shuffled")
+    experiment.run(run, config)
+    assert set(compare(run, run).shares) == {"a"}

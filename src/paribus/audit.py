@@ -12,8 +12,10 @@ from paribus import config as configs
 from paribus import experiment
 from paribus.data.batches import Batch, Stream
 from paribus.data.config import TextData
+from paribus.data.places import categories_of, view_of
 from paribus.data.store import Store, open_store
 from paribus.data.stream import build_stream
+from paribus.data.synthetic import windows
 from paribus.errors import RunError
 from paribus.rundir import RunDir
 
@@ -74,8 +76,8 @@ class Comparison(NamedTuple):
             f"in {self.windows_differing:,} windows; the first at step {self.first.step}, row {self.first.row}, "
             f"position {self.first.position}"
         )
-        for cause, windows in sorted(self.causes.items()):
-            yield f"cause: {cause} in {windows:,} windows"
+        for cause, count in sorted(self.causes.items()):
+            yield f"cause: {cause} in {count:,} windows"
         for category, (a, b) in self.shares.items():
             yield f"tokens of {category}: {a:,} | {b:,}"
 
@@ -88,11 +90,14 @@ class _Replay(NamedTuple):
     consumed: np.ndarray
 
     def categories(self, batch: Batch) -> list[str]:
-        if self.store is None:
-            return ["synthetic"] * len(batch.window_ids)
-        from paribus.data.windows import categories_of
-
-        return categories_of(self.store, batch.window_ids)
+        """The category of each window, as the run saw it."""
+        data, seeds = self.config.data, self.config.seeds
+        if isinstance(data, TextData):
+            assert self.store is not None
+            return categories_of(self.store, batch.window_ids, view_of(data, seeds).labels_seed)
+        first, last = int(batch.window_ids[0]), int(batch.window_ids[-1])
+        _, component = windows(data, seeds)(first, last + 1)
+        return [self.stream.categories[number] for number in component]
 
 
 def _open(run: RunDir) -> _Replay:

@@ -249,13 +249,17 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
 
 
 def data_facts(config: RunConfig, stream: Stream, total: int) -> dict[str, Any]:
-    """How much the run reads: unique tokens, total tokens, and passes over the unique ones."""
-    tokens = total * config.train.batch_size * stream.window
-    unique = stream.unique_tokens
+    """How much the run reads: total tokens, unique ones (expected, where windows are random), and passes over those."""
+    from paribus.data.windows import unique_tokens
+
+    windows = total * config.train.batch_size
+    tokens = windows * stream.window
+    unique = unique_tokens(config.data, config.seeds, windows) if isinstance(config.data, TextData) else None
     return {
         "steps": total,
         "total_tokens": tokens,
         "unique_tokens": unique,
+        "reachable_tokens": stream.unique_tokens,
         "passes": tokens / unique if unique else None,
         "categories": list(stream.categories),
         **stream.facts,

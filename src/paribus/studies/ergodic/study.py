@@ -184,5 +184,5 @@ def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
         Column("home", "First category"),
         Column("home loss", "its loss", ".4f"),
     ]
-    caption = "Unique tokens are distinct target positions that a run can reach; passes are total over unique."
+    caption = "Unique tokens are the distinct targets that a run has seen (random windows: in expectation); passes are total over unique."
     return [Table(analysis.quantities(found), [*columns, Column("categories", "Trained on")], caption)]
