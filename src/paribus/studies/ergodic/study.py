@@ -184,5 +184,7 @@ def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
         Column("home", "First category"),
         Column("home loss", "its loss", ".4f"),
     ]
-    caption = "Unique tokens are the distinct targets that a run has seen (random windows: in expectation); passes are total over unique."
+    caption = (
+        "Unique: distinct targets that a run has seen (of random windows, in expectation). Passes: total over unique."
+    )
     return [Table(analysis.quantities(found), [*columns, Column("categories", "Trained on")], caption)]
