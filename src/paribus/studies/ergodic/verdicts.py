@@ -37,7 +37,7 @@ def about_text(found: Sequence[Trained], differences: pl.DataFrame) -> list[Verd
             ceiling = f"; the ceiling is {number(ceilings[most], '+.3f')}"
             verdicts.append(
                 Verdict(
-                    f"Not knowing the category costs no more than theory allows ({row['arm']})",
+                    f"The effect of K is no more than ergodicity can cost ({row['arm']})",
                     _below(row, ceilings[most]),
                     evidence + ceiling,
                 )
