@@ -1,6 +1,5 @@
 """Loss by category and position on frozen windows, in one pass; perplexity, bits a byte and the in-context score."""
 
-import hashlib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -77,7 +76,7 @@ def record(config: LossEval, losses: Losses, windows: FrozenWindows, context: Ev
         "windows": {
             "count": len(windows.category),
             "predictions": losses.values.shape[1],
-            "fingerprint": fingerprint(windows.batch),
+            "fingerprint": windows.batch.digest().hex(),
         },
         "categories": list(losses.categories),
         "loss": {"mean": matrix.mean, "error": _number(total.error), "count": total.num},
@@ -147,14 +146,6 @@ def table(losses: Losses, windows: FrozenWindows) -> WindowTable:
 def perplexity(nats: float) -> float:
     """exp(loss), at most the largest number there is."""
     return math.exp(min(nats, 709.0))
-
-
-def fingerprint(batch: Batch) -> str:
-    """16 hex digits that depend on every token, target and id: equal where models were scored on the same windows."""
-    digest = hashlib.blake2b(digest_size=8)
-    for values, dtype in ((batch.tokens, "<i4"), (batch.targets, "<i4"), (batch.window_ids, "<i8")):
-        digest.update(np.ascontiguousarray(values, dtype).tobytes())
-    return digest.hexdigest()
 
 
 def _bytes(losses: Losses, windows: FrozenWindows) -> NDArray[np.float64] | None:
