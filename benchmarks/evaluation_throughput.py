@@ -4,8 +4,8 @@
 
 Peer: `model(input_ids=...).logits` over the same batches without gradients, nothing computed from them. The evaluation is
 the whole of it: every prediction's loss, the category x position matrix, errors, window table, the JSON-able record.
-Both sides alternate, and each is judged by its fastest round: what is slower was slowed by something else. A CUDA
-device, when there is one, adds Pythia-70M in fp32 and bf16."""
+Models and vocabularies are those of the studies that ship. Both sides alternate, and each is judged by its fastest round:
+what is slower was slowed by something else. A CUDA device, when there is one, adds Pythia-70M in fp32 and bf16."""
 
 import argparse
 import time
@@ -81,7 +81,7 @@ def main() -> None:
     context = EvalContext(TextData(store="unused", window=100))
     ratios = [
         compare("tiny-neox", 2_048, make_windows(64, 100, 2_048), context, given.rounds),
-        compare("tiny-neox", 8_192, make_windows(32, 100, 8_192), context, given.rounds),
+        compare("decoder-13m", 32_000, make_windows(16, 100, 32_000), context, given.rounds),
     ]
     if torch.cuda.is_available():
         windows = make_windows(1024, 100, 50_254)

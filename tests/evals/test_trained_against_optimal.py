@@ -8,7 +8,7 @@ from paribus.config import from_mapping
 from paribus.evals.results import read_result, result_path
 from paribus.experiment import RunConfig, place, run
 
-pytestmark = pytest.mark.slow  # 1 and 10 minutes on one core
+pytestmark = pytest.mark.slow  # 2 and 12 CPU-minutes
 
 COINS = {
     "data": {"kind": "coins", "num_components": 11, "window": 64},
@@ -31,7 +31,7 @@ CHAINS = {
             "num_attention_heads": 4,
             "intermediate_size": 256,
             "use_parallel_residual": False,
-            "rotary_pct": 1.0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0},
         },
     },
     "steps": 4000,
