@@ -1,19 +1,20 @@
 """A training step of paribus against a bare PyTorch loop, and against transformers' Trainer where accelerate is there.
 
-    python benchmarks/training_step.py [--preset tiny-neox --batch 32 --steps 100] [--clock cpu, on a shared machine]
+    python benchmarks/training_step.py [--preset tiny-neox --batch 16 --rounds 8] [--clock cpu, on a shared machine]
 
 All train the same model on the same batches in memory, with the same fused AdamW and clipping, in this one process.
-Blocks of five steps alternate: the peer's block runs as an action inside paribus' own loop (inside Trainer's, as a
-callback), so everything that paribus does between steps is counted: records, hashes, metrics, signals. Ratios are medians
-over the blocks. With a CUDA device it goes on with Pythia-70M, bf16, torch.compile: tokens/s, MFU, and the ratio to a
-hand-written loop.
+Blocks of two steps alternate: the peer's block runs as an action inside paribus' own loop (inside Trainer's, as a
+callback), so everything that paribus does between steps is counted: records, hashes, metrics, signals. Where the allocator
+puts a model moves its speed by some percent (two copies of the bare loop differ by as much), so each round builds both
+models anew, in alternating order. Ratios are means over the rounds' medians, with two standard errors.
+With a CUDA device it goes on with Pythia-70M, bf16, torch.compile: tokens/s, MFU, and the ratio to a hand-written loop.
 """
 
 import argparse
 import importlib.util
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
 from paribus.data.batches import Batch, Stream
 from paribus.data.config import CorpusConfig, Sample, Seeds, TextData, TrainBpe
@@ -34,10 +36,11 @@ from paribus.train.config import AdamW, Budget, LaunchConfig, TrainConfig
 from paribus.train.engine import build_engine
 from paribus.train.loop import Action, Job, fit
 
-WINDOW, VOCABULARY, BLOCK, LR = 100, 2048, 5, 1e-4
+WINDOW, VOCABULARY, BLOCK, LR = 100, 2048, 2, 1e-4
 NUM_BATCHES = 16  # in memory, in turn
 
 
+Blocks = tuple[list[float], list[float]]
 now = time.perf_counter
 
 
@@ -81,17 +84,15 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def against_paribus(
-    args: argparse.Namespace, stream: Stream, folder: Path, **more: Any
-) -> tuple[list[float], list[float]]:
+def against_paribus(args: argparse.Namespace, stream: Stream, folder: Path, turn: int, **more: Any) -> Blocks:
     """Seconds of each block of steps: paribus', and the bare loop's that ran right after it."""
     batches = [stream.batches(step) for step in range(NUM_BATCHES)]
     memory = stream._replace(batches=lambda step: batches[step % NUM_BATCHES])
     config = train_config(args, **more)
-    device = "cuda" if more else "cpu"
-    engine = build_engine(LaunchConfig(device=device, threads=args.threads), config)
-    engine.prepare(build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0))
-    peer_model = build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0).to(engine.device)
+    engine = build_engine(LaunchConfig(device="cuda" if more else "cpu", threads=args.threads), config)
+    model, peer_model = models(args, stream.vocab_size, turn)
+    engine.prepare(model)
+    peer_model.to(engine.device)
     if config.compile:
         peer_model.compile()
     peer = bare_loop(peer_model, batches, config.precision)
@@ -106,9 +107,15 @@ def against_paribus(
         began = now()
         return {}
 
-    job = Job(config, RunDir(folder), seed=0, bar=False)
+    job = Job(config, RunDir(folder / str(turn)), seed=0, bar=False)
     fit(engine, NextTokenLoss(), memory, job, [Action(BLOCK, False, block)], Quiet())
-    return ours[2:], theirs[2:]  # the first two warm up
+    return ours[3:], theirs[3:]  # the first three warm up
+
+
+def models(args: argparse.Namespace, vocab_size: int, turn: int) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Two equal models; every other turn the second is built first."""
+    pair = [build_model(Preset(name=args.preset), vocab_size, WINDOW, 0) for _ in range(2)]
+    return (pair[turn % 2], pair[1 - turn % 2])
 
 
 def train_config(args: argparse.Namespace, **more: Any) -> TrainConfig:
@@ -129,12 +136,13 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": self.rows[number], "labels": self.rows[number]}
 
 
-def against_trainer(args: argparse.Namespace, stream: Stream, folder: Path) -> tuple[list[float], list[float]]:
+def against_trainer(args: argparse.Namespace, stream: Stream, folder: Path, turn: int) -> Blocks:
     """The same with transformers' Trainer in the place of paribus."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     batches = [stream.batches(step) for step in range(NUM_BATCHES)]
-    peer = bare_loop(build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0), batches)
+    model, peer_model = models(args, stream.vocab_size, turn)
+    peer = bare_loop(peer_model, batches)
     ours, theirs = [], []
     began = now()
 
@@ -161,9 +169,8 @@ def against_trainer(args: argparse.Namespace, stream: Stream, folder: Path) -> t
         use_cpu=True,
         dataloader_pin_memory=False,
     )
-    model = build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0)
     Trainer(model, settings, train_dataset=Rows(batches), callbacks=[Block()]).train()
-    return ours[2:], theirs[2:]
+    return ours[3:], theirs[3:]
 
 
 def data_wait(args: argparse.Namespace, stream: Stream, folder: Path) -> float:
@@ -175,7 +182,7 @@ def data_wait(args: argparse.Namespace, stream: Stream, folder: Path) -> float:
     engine.prepare(build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0))
     fit(engine, NextTokenLoss(), stream, Job(config, RunDir(folder), seed=0, bar=False), [], Quiet())
     lines = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()][2:]
-    waited, stepped = (sum(line[name] for line in lines) for name in ("data_s", "step_s"))
+    waited, stepped = (sum(line.get(name, 0.0) for line in lines) for name in ("data_s", "step_s"))
     return float(waited / (waited + stepped))
 
 
@@ -205,23 +212,31 @@ def flops_per_token(args: argparse.Namespace, vocab_size: int) -> float:
 def on_cuda(args: argparse.Namespace, stream: Stream, folder: Path) -> None:
     args = argparse.Namespace(**{**vars(args), "preset": "pythia-70m", "batch": 256})
     stream = stream._replace(vocab_size=50_254)
-    ours, theirs = against_paribus(args, stream, folder / "cuda", precision="bf16", compile=True)
-    rate = BLOCK * args.batch * WINDOW / float(np.median(ours))
+    blocks = [
+        against_paribus(args, stream, folder, turn, precision="bf16", compile=True) for turn in range(args.rounds)
+    ]
+    rate = BLOCK * args.batch * WINDOW / float(np.median([seconds for ours, _ in blocks for seconds in ours]))
     share = rate * flops_per_token(args, stream.vocab_size) / matmul_peak()
     print(f"{torch.cuda.get_device_name()}: pythia-70m, bf16, torch.compile, batch {args.batch} x {WINDOW}")
     print(f"  {rate:,.0f} tokens/s, MFU {share:.1%} of the measured bf16 matrix peak")
-    print(f"  paribus / hand-written loop: {ratio(ours, theirs):.3f}")
+    print(f"  paribus / hand-written loop: {shown(ratios(blocks))}")
 
 
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    return float(np.median(np.array(ours) / np.array(theirs)))
+def ratios(blocks: Iterable[Blocks]) -> np.ndarray:
+    """Each round's ratio: the median over its pairs of neighbouring blocks."""
+    return np.array([np.median(np.array(ours) / np.array(theirs)) for ours, theirs in blocks])
+
+
+def shown(values: np.ndarray) -> str:
+    return f"{values.mean():.3f} +- {2 * values.std(ddof=1) / len(values) ** 0.5:.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny-neox")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=30, help="of each round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     args = parser.parse_args()
@@ -235,19 +250,21 @@ def main() -> None:
         tokenizer = TrainBpe(vocab_size=VOCABULARY)
         prepare(CorpusConfig(name="sample", store=store, source=Sample(), tokenizer=tokenizer, min_tokens=WINDOW + 1))
         stream = build_stream(TextData(store=store, window=WINDOW), Seeds(), args.batch)
-        ours, theirs = against_paribus(args, stream, folder / "ours")
+        turns = range(args.rounds)
+        blocks = [against_paribus(args, stream, folder / "ours", turn) for turn in turns]
+        ours = ratios(blocks)
         print(f"{args.preset}, batch {args.batch} x {WINDOW}, {args.threads} thread(s), fp32, {args.clock} clock")
-        print(f"  bare loop: {np.median(theirs) / BLOCK * 1e3:.1f} ms a step")
-        print(f"  paribus / bare loop: {ratio(ours, theirs):.3f}")
+        print(f"  bare loop: {np.median(blocks[0][1]) / BLOCK * 1e3:.1f} ms a step")
+        print(f"  paribus / bare loop: {shown(ours)}")
         print(f"  data wait from the store: {data_wait(args, stream, folder / 'wait'):.2%} of a step")
         if importlib.util.find_spec("accelerate"):
-            trainer, bare = against_trainer(args, stream, folder / "trainer")
-            print(f"  Trainer / bare loop: {ratio(trainer, bare):.3f}")
-            print(f"  paribus / Trainer: {ratio(ours, theirs) / ratio(trainer, bare):.3f}")
+            trainer = ratios(against_trainer(args, stream, folder / "trainer", turn) for turn in turns)
+            print(f"  Trainer / bare loop: {shown(trainer)}")
+            print(f"  paribus / Trainer: {shown(ours / trainer)}")
         else:
             print("  Trainer: not measured, it needs `pip install accelerate`")
         if torch.cuda.is_available():
-            on_cuda(args, stream, folder)
+            on_cuda(args, stream, folder / "cuda")
 
 
 if __name__ == "__main__":
