@@ -28,6 +28,7 @@ def evaluate(
     steps: `last`, `all`, or step numbers with commas; a bare model has none. The newest checkpoint is the default.
     Raises CheckpointError for a step that has no checkpoint, ConfigError when a bare model is given no `data`."""
     import torch
+    from rich.console import Console
 
     from paribus.evals.build import build_evaluation
     from paribus.evals.results import result_path, write_result
@@ -48,7 +49,8 @@ def evaluate(
         raise ConfigError(
             f"{file}: `data` is missing: {model} is no run directory, so nothing says what to score it on"
         )
-    context = EvalContext(data, seeds, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    context = EvalContext(data, seeds, device, console=Console(stderr=True))
     scorers = {name: build_evaluation(evaluation, context) for name, evaluation in config.evals.items()}
     for step, folder in folders.items():
         weights = load_model(folder) if is_run else load_weights(folder)
