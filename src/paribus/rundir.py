@@ -6,13 +6,15 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from paribus.errors import RunError
+from paribus.errors import CheckpointError, RunError
 
 State = Literal["running", "done", "stopped", "failed", "diverged"]
 WHERE_AND_HOW = ("track", "launch", "paths")
@@ -60,6 +62,20 @@ def write_json(path: Path, value: Any) -> None:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_fingerprint(folder: Path, *, weights: bool) -> str:
+    """The SHA-256 of a pretrained model: its config.json and, with `weights`, its safetensors; not of the folder's name."""
+    files = [folder / "config.json", *(sorted(folder.glob("*.safetensors")) if weights else [])]
+    states = [(path, path.stat()) for path in files if path.is_file()]
+    hashes = [(path.name, _remembered_sha256(path, state.st_size, state.st_mtime_ns)) for path, state in states]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _remembered_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """A run is asked for its identity several times: gigabytes are read once a process, unless they changed."""
+    return file_sha256(path)
 
 
 class RunDir:
@@ -137,3 +153,32 @@ def _locks(file: IO[str], patience_s: float = 1.0) -> bool:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
+
+
+# --- checkpoints/step-000500/: their names -----------------------------------------------------------------------------
+
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+def newest(checkpoints: Path) -> Path | None:
+    """The checkpoint of the highest step, not yet verified; None where there is none."""
+    return max(complete(checkpoints), key=step_of, default=None)
+
+
+def complete(checkpoints: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first; unfinished ones have other names."""
+    if not checkpoints.is_dir():
+        return []
+    return sorted((p for p in checkpoints.iterdir() if _STEP.fullmatch(p.name) and p.is_dir()), key=step_of)
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint's name carries."""
+    match = _STEP.fullmatch(folder.name)
+    if match is None:
+        raise CheckpointError(f"{folder}: not the name of a checkpoint; step-000500 is one")
+    return int(match[1])

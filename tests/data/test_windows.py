@@ -149,7 +149,7 @@ def test_the_batch_size_only_cuts_the_sequence_of_windows(mixed, windows, batch_
 @given(batch_size=st.integers(40, 5000), seed=st.integers(0, 2**32))
 def test_every_chunk_comes_once_an_epoch_whatever_the_batch_size(mixed, batch_size, seed):
     stream = stream_of(mixed, batch_size, Seeds(order=seed), windows=ChunkWindows(), window=20)
-    slots = round(stream.steps_per_epoch * batch_size)
+    slots = stream.windows_per_epoch
     ids = ids_of(stream, -(-2 * slots // batch_size))
     first, second = ids[:slots], ids[slots : 2 * slots]
     assert len(np.unique(first)) == slots
@@ -160,7 +160,7 @@ def test_every_chunk_comes_once_an_epoch_whatever_the_batch_size(mixed, batch_si
 @pytest.mark.parametrize("start_token", [False, True])
 def test_chunks_predict_no_token_twice_and_waste_less_than_a_window_of_each_document(mixed, start_token):
     stream = stream_of(mixed, 100, windows=ChunkWindows(), window=20, start_token=start_token)
-    slots = round(stream.steps_per_epoch * 100)
+    slots = stream.windows_per_epoch
     ids = ids_of(stream, -(-slots // 100))[:slots]
     predicted = np.bincount((ids[:, None] + np.arange(20) + (not start_token)).ravel(), minlength=mixed.num_tokens)
     assert predicted.max() == 1
@@ -183,7 +183,7 @@ def test_unique_tokens_of_random_windows_are_all_that_they_can_reach(tmp_path, s
     store = make_store(tmp_path / "s", [("x", "train", n) for n in (4, 5, 6, 7, 12, 30)])
     stream = stream_of(store, window=5, start_token=start_token, batch_size=1000)
     assert stream.unique_tokens == predicted_tokens(store, stream, 20, 5, start_token)
-    assert stream.steps_per_epoch is None
+    assert stream.windows_per_epoch is None
 
 
 @pytest.mark.parametrize("documents", ["token", "uniform"])

@@ -30,7 +30,7 @@ WITH_DROPOUT = Architecture(
 )
 
 
-def counting(batch_size: int = 8, window: int = 16, seed: int = 0, steps_per_epoch: float | None = None) -> Stream:
+def counting(batch_size: int = 8, window: int = 16, seed: int = 0, windows_per_epoch: int | None = None) -> Stream:
     """Each window counts up from a random start, modulo VOCAB, with one token in ten replaced by noise."""
 
     def batches(step: int) -> Batch:
@@ -41,7 +41,7 @@ def counting(batch_size: int = 8, window: int = 16, seed: int = 0, steps_per_epo
         text = np.where(noise, draw.integers(0, VOCAB, text.shape), text).astype(np.int32)
         return Batch(text[:, :-1], text[:, 1:], starts.astype(np.int64) + step * 1000)
 
-    return Stream(batches, window, VOCAB, ("counting",), steps_per_epoch, None, {})
+    return Stream(batches, window, VOCAB, ("counting",), windows_per_epoch, None, {})
 
 
 def settings(**changes: Any) -> TrainConfig:

@@ -10,6 +10,7 @@ import torch
 from counting_runs import train, weights_of
 from ranks import on_ranks
 
+from paribus import rundir
 from paribus.errors import CheckpointError, RunError
 from paribus.train import checkpoint
 from paribus.train.config import Budget, Checkpoints
@@ -89,21 +90,21 @@ def test_unfinished_checkpoints_are_taken_for_whole_or_left_behind(copy: Path) -
     (checkpoints / "step-000007.tmp").mkdir()
     (checkpoints / "step-000002.old.tmp").mkdir()
     (checkpoints / "notes").mkdir()
-    assert checkpoint.newest(checkpoints) == checkpoints / "step-000004"
+    assert rundir.newest(checkpoints) == checkpoints / "step-000004"
     train(copy, budget=FIVE_STEPS)
     assert sorted(path.name for path in checkpoints.iterdir()) == ["notes", "step-000002", "step-000004", "step-000005"]
 
 
 def test_the_newest_is_the_last_by_name(tmp_path: Path) -> None:
     for step in (999_999, 1_000_000, 20):
-        checkpoint.folder_of(tmp_path, step).mkdir()
-    newest = checkpoint.newest(tmp_path)
+        rundir.folder_of(tmp_path, step).mkdir()
+    newest = rundir.newest(tmp_path)
     assert newest is not None
     assert newest.name == "step-1000000"
-    assert [checkpoint.step_of(path) for path in checkpoint.complete(tmp_path)] == [20, 999_999, 1_000_000]
+    assert [rundir.step_of(path) for path in rundir.complete(tmp_path)] == [20, 999_999, 1_000_000]
     checkpoint.prune(tmp_path, {20})
-    assert [checkpoint.step_of(path) for path in checkpoint.complete(tmp_path)] == [20, 1_000_000]
-    assert checkpoint.newest(tmp_path / "nowhere") is None
+    assert [rundir.step_of(path) for path in rundir.complete(tmp_path)] == [20, 1_000_000]
+    assert rundir.newest(tmp_path / "nowhere") is None
 
 
 def test_a_checkpoint_of_a_folder_evaluates_other_weights(run: Path) -> None:

@@ -92,7 +92,7 @@ def test_an_evaluation_turns_dropout_off(tmp_path: Path) -> None:
 
 
 def test_epoch_averages_are_lost_by_a_resume(tmp_path: Path) -> None:
-    stream = counting(steps_per_epoch=3.5)
+    stream = counting(windows_per_epoch=28)
     with pytest.raises(RuntimeError):
         train(tmp_path, stream=stream, checkpoints=EVERY_3, dies_after=5)
     train(tmp_path, stream=stream, checkpoints=EVERY_3)

@@ -38,6 +38,6 @@ class Stream(NamedTuple):
     window: int  # predictions a window
     vocab_size: int  # ids are in [0, vocab_size)
     categories: tuple[str, ...]  # the components the run trains on, in the order of their indices
-    steps_per_epoch: float | None  # None: windows are drawn independently
+    windows_per_epoch: int | None  # None: windows are drawn independently
     unique_tokens: int | None  # distinct target positions that the run can reach; None: unbounded (synthetic)
     facts: dict[str, Any]  # for provenance and the report: documents used, too short, chunks a category, ...

@@ -162,7 +162,7 @@ def synthetic_stream(config: SyntheticData, seeds: Seeds, batch_size: int) -> St
         window=config.window,
         vocab_size=source.vocab_size,
         categories=component_names(source),
-        steps_per_epoch=None,
+        windows_per_epoch=None,
         unique_tokens=None,
         facts={"num_symbols": source.num_symbols, "num_components": source.num_components},
     )

@@ -32,15 +32,15 @@ def text_stream(config: TextData, seeds: Seeds, batch_size: int) -> Stream:
     law = _law(config, seeds, store, view)
     positions = by_step(law.positions, batch_size, _WINDOWS_AT_ONCE)
     if isinstance(law, Draws):
-        steps_per_epoch, unique = None, law.places.num_targets(view.window)
+        windows_per_epoch, unique = None, law.places.num_targets(view.window)
     else:
-        steps_per_epoch, unique = law.slots / batch_size, law.num_distinct() * view.window
+        windows_per_epoch, unique = law.slots, law.num_distinct() * view.window
 
     def batches(step: int) -> Batch:
         return read(store, view, positions(step).copy())
 
     facts = _facts(law.places) | law.facts()
-    return Stream(batches, view.window, store.vocab_size, law.places.categories, steps_per_epoch, unique, facts)
+    return Stream(batches, view.window, store.vocab_size, law.places.categories, windows_per_epoch, unique, facts)
 
 
 def unique_tokens(config: TextData, seeds: Seeds, num_windows: int) -> int:

@@ -1,5 +1,7 @@
 """From a budget of tokens, steps or epochs to the number of optimizer steps."""
 
+from fractions import Fraction
+
 from paribus.data.batches import Stream
 from paribus.errors import ConfigError
 from paribus.train.config import TrainConfig
@@ -21,9 +23,10 @@ def num_steps(config: TrainConfig, stream: Stream) -> int:
             raise ConfigError(f"train.budget.tokens: {budget.tokens} is less than one step's {tokens_per_step} tokens")
     else:
         assert budget.epochs is not None  # Budget holds exactly one of the three
-        if stream.steps_per_epoch is None:
+        if stream.windows_per_epoch is None:
             raise ConfigError("train.budget.epochs: windows drawn independently have no epochs; use steps or tokens")
-        steps = int(budget.epochs * stream.steps_per_epoch)
+        # exact: 2.3 epochs are 23/10, not the nearest binary fraction
+        steps = int(Fraction(str(budget.epochs)) * stream.windows_per_epoch / config.batch_size)
         if steps < 1:
             raise ConfigError(
                 f"train.budget.epochs: {budget.epochs} is less than one step of {config.batch_size} windows"

@@ -10,7 +10,6 @@ checkpoints/step-000500/
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from paribus.errors import CheckpointError
-from paribus.rundir import disk_error, file_sha256, write_json
+from paribus.rundir import complete, disk_error, file_sha256, folder_of, step_of, write_json
 from paribus.train.engine import Engine
 from paribus.train.weights import load_weights
 
 MANIFEST, STATE = "manifest.json", "state.json"
-_NAME = re.compile(r"step-(\d{6,})")
 
 
 def save_checkpoint(engine: Engine, checkpoints: Path, step: int, state: dict[str, Any]) -> Path:
@@ -88,18 +86,6 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"{path}: {found}; delete {folder.name} to resume from an older checkpoint")
 
 
-def newest(checkpoints: Path) -> Path | None:
-    """The checkpoint of the highest step, not yet verified; None where there is none."""
-    return max(complete(checkpoints), key=step_of, default=None)
-
-
-def complete(checkpoints: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first; unfinished ones have other names."""
-    if not checkpoints.is_dir():
-        return []
-    return sorted((p for p in checkpoints.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()), key=step_of)
-
-
 def load_state(folder: Path) -> dict[str, Any]:
     """The loop's state in a verified checkpoint."""
     return dict(json.loads((folder / STATE).read_text()))
@@ -112,18 +98,6 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     folder = Path(folder)
     verify(folder)
     return load_weights(folder).eval()
-
-
-def folder_of(checkpoints: Path, step: int) -> Path:
-    return checkpoints / f"step-{step:06d}"
-
-
-def step_of(folder: Path) -> int:
-    """The step that a checkpoint's name carries."""
-    match = _NAME.fullmatch(folder.name)
-    if match is None:
-        raise CheckpointError(f"{folder}: not the name of a checkpoint; step-000500 is one")
-    return int(match[1])
 
 
 def prune(checkpoints: Path, keep: Iterable[int]) -> None:

@@ -9,7 +9,7 @@ from paribus.data.batches import IGNORE, Batch, Stream
 from paribus.data.generators import key
 from paribus.errors import Diverged
 from paribus.objectives.objective import Objective
-from paribus.rundir import RunDir, write_json
+from paribus.rundir import RunDir, newest, write_json
 from paribus.train import checkpoint
 from paribus.train.budget import num_steps
 from paribus.train.clock import Clock
@@ -19,7 +19,7 @@ from paribus.train.optim import lr_factor
 from paribus.train.progress import Meter
 from paribus.train.records import Records
 from paribus.train.signals import Interrupts
-from paribus.train.state import LoopState, after_evaluation, after_step, finish_reason
+from paribus.train.state import LoopState, after_evaluation, after_step, finish_reason, losses
 
 MAX_IDS_IN_A_LINE = 8
 
@@ -95,7 +95,7 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
             session.clock.lap("step_s")
             state = after_step(state, report, int((batch.targets != IGNORE).sum()))
             records.batch(batch)
-            state = _record(session, state, report, lr, stream.steps_per_epoch)
+            state = _record(session, state, report, lr, stream.windows_per_epoch)
             meter.show(state.step, report.loss, lr, session.clock.tokens_per_s(state))
             state = _act(session, state)
             is_interrupted = engine.any(interrupts.received is not None)
@@ -111,7 +111,7 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
 
 def _resume(engine: Engine, run: RunDir) -> tuple[LoopState, dict[str, int]]:
     """Load the newest checkpoint; without one, the beginning and no offsets."""
-    folder = checkpoint.newest(run.checkpoints)
+    folder = newest(run.checkpoints)
     if engine.rank == 0 and folder:
         checkpoint.verify(folder)
     engine.barrier()
@@ -131,8 +131,8 @@ def _learning_rate(config: TrainConfig, state: LoopState, total: int) -> float:
     return config.optimizer.lr * lr_factor(schedule, state.step + 1, total) * reduced
 
 
-def _record(session: _Session, state: LoopState, report: StepReport, lr: float, epoch: float | None) -> LoopState:
-    """Write the step's metrics when they are due, and the mean loss of an epoch that ended with this step."""
+def _record(session: _Session, state: LoopState, report: StepReport, lr: float, epoch: int | None) -> LoopState:
+    """Write the step's metrics when they are due, and the mean loss of an epoch of so many windows that this step ended."""
     config, step = session.job.config, state.step
     if step % config.log_every == 0 or step == session.total:
         values = {"loss": report.loss, "lr": lr, "grad_norm": report.grad_norm, "tokens": state.tokens, **report.sums}
@@ -140,8 +140,9 @@ def _record(session: _Session, state: LoopState, report: StepReport, lr: float, 
             values["skipped_steps"] = state.skipped
         _publish(session, step, values)
         session.records.timing(step, session.clock.interval(state))
-    if epoch and int(step / epoch) > int((step - 1) / epoch):
-        _publish(session, step, {"epoch": int(step / epoch), "epoch/loss": state.epoch_loss / state.epoch_steps})
+    ended, before = ((n * config.batch_size // epoch if epoch else 0) for n in (step, step - 1))
+    if ended > before:
+        _publish(session, step, {"epoch": ended, "epoch/loss": state.epoch_loss / state.epoch_steps})
         return state._replace(epoch_loss=0.0, epoch_steps=0)
     return state
 
@@ -155,7 +156,7 @@ def _act(session: _Session, state: LoopState) -> LoopState:
         for number, action in enumerate(session.actions):
             if number not in ran and _is_due(action, state, session.total):
                 ran.add(number)
-                state = after_evaluation(state, session.job.config, _run(session, action, state.step))
+                state = after_evaluation(state, session.job.config, _run(session, action, state))
     return state
 
 
@@ -165,13 +166,17 @@ def _is_due(action: Action, state: LoopState, total: int) -> bool:
     return bool(state.finished) or state.step == total or (action.every is not None and state.step % action.every == 0)
 
 
-def _run(session: _Session, action: Action, step: int) -> dict[str, float]:
-    """Run an action on every rank and publish rank 0's numbers."""
+def _run(session: _Session, action: Action, state: LoopState) -> dict[str, float]:
+    """Run an action on every rank and publish rank 0's numbers, and the best loss so far beside each new one."""
     session.clock.lap("loop_s")
-    metrics = action.run(step)
+    try:
+        metrics = action.run(state.step)
+    except Diverged as error:
+        raise Diverged(f"{session.job.run.path}: step {state.step}: {error}") from error
     session.engine.model.train()  # whatever mode the action left it in
     agreed = dict(zip(metrics, session.engine.agree(list(metrics.values())), strict=True))
-    _publish(session, step, agreed)
+    best = {f"evaluation/{name}/best_loss": min(loss, state.best.get(name, loss)) for name, loss in losses(agreed)}
+    _publish(session, state.step, agreed | best)
     session.clock.lap("actions_s")
     return agreed
 

@@ -1,6 +1,6 @@
 """What the loop must know to go on from a step: a frozen value, the content of a checkpoint's state.json."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from paribus.train import retention
@@ -50,11 +50,7 @@ def after_step(state: LoopState, report: StepReport, num_targets: int) -> LoopSt
 
 def after_evaluation(state: LoopState, config: TrainConfig, metrics: Mapping[str, float]) -> LoopState:
     """Take in an evaluation's metrics: every `evaluation/NAME/loss` is watched by whoever names NAME."""
-    for metric, loss in metrics.items():
-        kind, _, rest = metric.partition("/")
-        name, _, what = rest.rpartition("/")
-        if kind != "evaluation" or what != "loss":
-            continue
+    for name, loss in losses(metrics):
         state = state._replace(best={**state.best, name: min(loss, state.best.get(name, loss))})
         if config.early_stopping and config.early_stopping.evaluation == name:
             state = state._replace(early=state.early.after(loss, config.early_stopping.delta))
@@ -63,6 +59,15 @@ def after_evaluation(state: LoopState, config: TrainConfig, metrics: Mapping[str
         if config.checkpoints.best_evaluation == name:
             state = state._replace(retention=state.retention.observe(config.checkpoints, state.step, loss))
     return state
+
+
+def losses(metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """(NAME, loss) of every `evaluation/NAME/loss` among the metrics."""
+    for metric, loss in metrics.items():
+        kind, _, rest = metric.partition("/")
+        name, _, what = rest.rpartition("/")
+        if kind == "evaluation" and what == "loss":
+            yield name, loss
 
 
 def finish_reason(state: LoopState, config: TrainConfig, total: int) -> str:
