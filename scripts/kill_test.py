@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from paribus.experiment import RunConfig, create, run
 from paribus.rundir import RunDir
 
 CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS = 5, 10, 40
+MOST_TRIES = 10
 RUN = {
     "study": "kill-test",
     "name": "coins",
@@ -104,17 +106,23 @@ def _is_writing(run_dir: RunDir) -> bool:
 
 
 def trial(number: int, folder: Path, duration_s: float, counts: dict[str, int]) -> RunDir:
-    """Kill one run at one to three moments, then let it finish."""
+    """Kill one run at one to three moments, then let it finish. A run that ended before any of them begins anew."""
     rng = random.Random(number)
-    folder.mkdir()
     kinds = ["time", "checkpoint", "evaluation"]
-    for kind in [kinds[number % 3], *rng.choices(kinds, k=rng.randrange(3))]:
-        pid = attempt(folder)
-        if wait_for_moment(kind, folder, pid, duration_s, rng):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            counts[kind] = counts.get(kind, 0) + 1
-    return finish(folder)
+    for _ in range(MOST_TRIES):
+        folder.mkdir()
+        kills = 0
+        for kind in [kinds[number % 3], *rng.choices(kinds, k=rng.randrange(3))]:
+            pid = attempt(folder)
+            if wait_for_moment(kind, folder, pid, duration_s, rng):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                counts[kind] = counts.get(kind, 0) + 1
+                kills += 1
+        if kills:
+            return finish(folder)
+        shutil.rmtree(folder)
+    sys.exit(f"run {number}: ended before each of {MOST_TRIES} kills; nothing was tested")
 
 
 def main() -> None:

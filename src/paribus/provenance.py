@@ -22,7 +22,7 @@ def attempt(command: list[str] | None = None, **facts: Any) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": shlex.join(command if command is not None else [Path(sys.argv[0]).name, *sys.argv[1:]]),
         "host": socket.gethostname(),
-        "user": getpass.getuser(),
+        "user": _user(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -53,12 +53,17 @@ def packages() -> dict[str, str]:
 
 def _git(folder: Path, *args: str) -> str:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""  # a diff may hold any bytes
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return str(os.getuid())
 
 
 def _processor() -> str:

@@ -97,6 +97,7 @@ def test_fields_are_named_and_dots_reach_inside(tmp_path):
         (b'{"id": "q", "text": "t"', "not JSON: Expecting ',' delimiter at column 24"),
         (b'{"id": "\xff"}', "not UTF-8: byte 0xff"),
         (b"[" * 100_000, "not JSON that can be read: nested too deeply"),
+        (b"9" * 5000, "not JSON that can be read: Exceeds the limit"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -47,6 +47,8 @@ def misbehave(run: RunDir, behaviour: str, attempt: int) -> None:
     if behaviour in ("failed", "diverged"):
         run.set_status(behaviour, f"this run is meant to have {behaviour}", step=NUM_STEPS // 2)
         raise ParibusError(f"this run is meant to have {behaviour}")
+    if behaviour == "exits-255":
+        os._exit(255)
     if behaviour == "silent":
         raise ParibusError("a mistake that no status tells")
 

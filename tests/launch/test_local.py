@@ -64,11 +64,12 @@ def wait_for(path: Path, text: str, timeout_s: float = 20.0) -> None:
 
 @pytest.mark.parametrize("preload", [COLD, WARM], ids=["executed", "forked"])
 def test_a_failing_run_stops_no_other_and_says_why(preload, tmp_path, capsys):
-    todo = jobs(tmp_path, ["ok", "failed", "diverged", "silent", "ok"])
+    todo = jobs(tmp_path, ["ok", "failed", "diverged", "silent", "exits-255", "ok"])
     result = run_jobs(todo, 2, preload=preload)
-    assert states(result) == ["done", "failed", "diverged", "failed", "done"]
+    assert states(result) == ["done", "failed", "diverged", "failed", "failed", "done"]
     assert result.exit_code == 1
-    assert result.line() == "5 runs: 2 done, 2 failed, 1 diverged"
+    assert result.line() == "6 runs: 2 done, 3 failed, 1 diverged"
+    assert result.endings[4].reason == "exit code 255: step 10"
     assert result.endings[2].reason == "this run is meant to have diverged"
     silent = result.endings[3]
     assert silent.reason == "exit code 2: fake_run: a mistake that no status tells"

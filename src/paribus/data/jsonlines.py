@@ -27,6 +27,8 @@ def json_lines(path: Path, advance: Callable[[int], None] = lambda _: None) -> I
         raise DataError(f"{path}:{number}: not UTF-8: byte 0x{error.object[error.start]:02x}") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path}:{number}: not JSON that can be read: {error}") from None
     except RecursionError:
         raise DataError(f"{path}:{number}: not JSON that can be read: nested too deeply") from None
     except FileNotFoundError:

@@ -143,8 +143,8 @@ class _Pool:
             self._leave(job)
         elif status.get("state") == "stopped":
             self._end(job, "stopped", status["reason"])
-        elif code < 0 or code > 128:  # torchrun passes the signal of a rank on as a shell does
-            self._retry(job, signal.Signals(-code if code < 0 else code - 128).name)
+        elif number := _signal_of(code):
+            self._retry(job, number.name)
         elif status.get("state") in ("failed", "diverged"):
             self._end(job, status["state"], status["reason"])
         else:
@@ -178,3 +178,9 @@ class _Pool:
         seconds = self._seconds.get(str(job.run.path), 0.0)
         self.endings[str(job.run.path)] = Ending(job.run, state, reason, seconds)  # type: ignore[arg-type]
         self._display.ended(job.run, state, reason, seconds)
+
+
+def _signal_of(code: int) -> signal.Signals | None:
+    """The signal that ended a process: -n as Popen tells it, 128 + n as a shell and torchrun pass it on."""
+    number = -code if code < 0 else code - 128
+    return signal.Signals(number) if number in {int(one) for one in signal.Signals} else None
