@@ -29,9 +29,25 @@ def test_every_batch_that_was_consumed_is_replayed(runs):
     assert (found.steps, found.altered) == (6, [])
 
 
-def test_two_identical_runs_differ_in_nothing(runs, capsys):
-    assert print_audit([runs["one"].path, runs["one"].path]) == 0
-    assert "768 compared over 6 steps, nothing differs" in capsys.readouterr().out
+def test_two_runs_that_read_the_same_differ_in_nothing(runs, tmp_path, capsys):
+    """Trained apart, from stores of their own, with another learning rate: the stream is the same."""
+    twin, config = text_run(tmp_path, "train.optimizer.lr=1e-4", "name=twin")
+    experiment.run(twin, config)
+    assert print_audit([runs["one"].path, twin.path]) == 0
+    shown = capsys.readouterr().out
+    assert "config train.optimizer.lr: 0.003 | 0.0001" in shown
+    assert "768 compared over 6 steps, nothing differs" in shown
+
+
+def test_a_log_that_was_cut_proves_nothing(runs, capsys):
+    path = runs["coins"].stream_path
+    logged = path.read_bytes()
+    path.write_bytes(logged[: 8 * 2])
+    try:
+        assert print_audit([runs["coins"].path]) == 1
+        assert "logs 2 steps, but the run has taken 6" in capsys.readouterr().out
+    finally:
+        path.write_bytes(logged)
 
 
 def test_runs_that_differ_in_k_are_told_apart_to_the_token(runs, tmp_path):

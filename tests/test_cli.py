@@ -161,6 +161,8 @@ def test_a_truncated_and_an_altered_shard(paribus, asked, tmp_path):
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-2])
     refused(paribus("train", path), "tokens-00000.bin: truncated")
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    refused(paribus("train", path), "tokens-00000.bin: altered")
 
 
 def test_resuming_with_a_changed_config(paribus, tmp_path):
@@ -263,6 +265,23 @@ def test_a_checkpoint_that_does_not_exist(paribus, tmp_path):
     experiment.run(run, config)
     (tmp_path / "eval.yaml").write_text("evals: {again: {kind: bayes, sequences: 12}}")
     refused(paribus("eval", run.path, tmp_path / "eval.yaml", "--steps", "5"), "found checkpoints [4, 6]")
+
+
+def test_an_evaluation_overwrites_the_result_of_other_settings(paribus, tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.run(run, config)
+    held = (run.evals / "optimum" / "step-000006.json").read_bytes()
+    file = tmp_path / "eval.yaml"
+    file.write_text("evals: {optimum: {kind: bayes, sequences: 6}}")
+    refused(
+        paribus("eval", run.path, file), "made with other settings (sequences: 30 there, 6 asked for", "another name"
+    )
+    file.write_text("evals: {optimum: {kind: bayes, sequences: 30, batch_size: 16, every: 2}}")
+    assert paribus("eval", run.path, file)[0] == 0
+    assert (run.evals / "optimum" / "step-000006.json").read_bytes() != b""
+    assert (
+        json.loads(held)["summary"] == json.loads((run.evals / "optimum" / "step-000006.json").read_bytes())["summary"]
+    )
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from paribus import experiment
 from paribus.errors import ConfigError, Diverged, RunError, StoreError
 from paribus.evals.results import read_result, result_path
 from paribus.experiment import RunConfig
+from paribus.models.hf import build_model
 from paribus.rundir import RunDir
 from tiny_runs import coins_run, text_run, text_store
 
@@ -46,6 +47,77 @@ def test_the_same_run_has_the_same_identity_wherever_its_store_lies(tmp_path):
     assert experiment.place(moved).path == run.path
 
 
+def test_a_run_goes_on_where_its_store_has_moved(tmp_path):
+    run, config = text_run(tmp_path)
+    experiment.run(run, config)
+    (run.path / "DONE").unlink()
+    (tmp_path / "store").rename(tmp_path / "moved")
+    again, changed = experiment.open_run(run.path, [f"data.store={tmp_path / 'moved'}"])
+    assert experiment.run(again, changed).state == "done"
+    other = text_store(tmp_path / "other", seed=1)
+    with pytest.raises(RunError, match=r"what it reads changed.*\n  data\.store: "):
+        experiment.open_run(run.path, [f"data.store={other}"])
+
+
+def test_other_pretrained_weights_are_another_run(tmp_path):
+    def pretrained(seed):
+        build_model(coins_run(tmp_path)[1].model, 4, 16, seed).save_pretrained(tmp_path / "model")
+        model = {"kind": "pretrained", "path": str(tmp_path / "model")}
+        config = coins_run(tmp_path)[1]
+        config = configs.from_mapping({**config.model_dump(mode="json"), "model": model}, RunConfig)
+        return experiment.place(config), config
+
+    run, config = pretrained(0)
+    experiment.run(run, config)
+    assert pretrained(0)[0].path == run.path
+    assert pretrained(1)[0].path != run.path
+    (run.path / "DONE").unlink()
+    with pytest.raises(RunError, match="what it reads changed since the run began"):
+        experiment.run(run, config)
+
+
+def test_a_pretrained_model_of_another_tokenizer_is_refused(tmp_path):
+    config = text_run(tmp_path)[1]
+    folder = tmp_path / "model"
+    build_model(config.model, 280, 16, 0).save_pretrained(folder)
+    model = {"kind": "pretrained", "path": str(folder)}
+    config = configs.from_mapping({**config.model_dump(mode="json"), "model": model}, RunConfig)
+    (folder / "tokenizer.json").write_bytes((tmp_path / "store" / "tokenizer.json").read_bytes())
+    assert experiment.run(experiment.place(config), config).state == "done"
+    other = text_store(tmp_path / "other", seed=1)
+    (folder / "tokenizer.json").write_bytes((other / "tokenizer.json").read_bytes())
+    (experiment.place(config).path / "DONE").unlink()
+    with pytest.raises(StoreError, match="made by another tokenizer"):
+        experiment.run(experiment.place(config), config)
+
+
+def test_two_ranks_of_the_single_engine_write_one_directory(tmp_path, monkeypatch):
+    run, config = coins_run(tmp_path)
+    for variable, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match="single is one process, but 2 ranks were started"):
+        experiment.run(run, config)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with run.lock(), pytest.raises(RunError, match="in use by"):
+        experiment.run(run, config)
+
+
+@pytest.mark.parametrize("override", ["name=../escaped", "name=a/b", "study=a/../../b", "study=/tmp", "name=.."])
+def test_a_run_leaves_its_folder_by_its_name(tmp_path, override):
+    with pytest.raises(ConfigError, match=r"it names a folder: no .* is expected"):
+        coins_run(tmp_path, override)
+
+
+def test_a_killed_run_records_the_checkpoint_that_it_goes_on_from(tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.run(run, config)
+    (run.path / "DONE").unlink()
+    run.set_status("running")  # what a killed process leaves behind
+    experiment.run(run, config)
+    attempts = json.loads(run.provenance_path.read_text())["attempts"]
+    assert [attempt["resumes_from"] for attempt in attempts] == [None, 6]
+
+
 def test_another_learning_rate_is_another_directory_and_other_threads_are_not(tmp_path):
     run, _ = coins_run(tmp_path)
     assert coins_run(tmp_path, "train.optimizer.lr=1e-4")[0].path != run.path
@@ -76,7 +148,7 @@ def test_a_run_whose_store_changed_is_refused(tmp_path):
     record["stores"]["data"] = "0" * 64
     (run.path / "DONE").unlink()
     run.provenance_path.write_text(json.dumps(record))
-    with pytest.raises(RunError, match="the data changed since the run began"):
+    with pytest.raises(RunError, match="what it reads changed since the run began"):
         experiment.run(run, config)
 
 

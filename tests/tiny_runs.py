@@ -67,10 +67,10 @@ def text_run(folder, *overrides, store=None, **data):
     return _resolved(mapping, folder, overrides)
 
 
-def text_store(path):
+def text_store(path, seed=0):
     """A store of 3 categories x (20 train, 6 test) documents of 60 words each; the path it was written to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(0)
+    rng = random.Random(seed)
     files = {}
     for split, num in (("train", 20), ("test", 6)):
         file = path.with_name(f"{path.name}-{split}.jsonl")

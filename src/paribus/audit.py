@@ -17,7 +17,7 @@ from paribus.data.store import Store, open_store
 from paribus.data.stream import build_stream
 from paribus.data.synthetic import windows
 from paribus.errors import RunError
-from paribus.rundir import RunDir
+from paribus.rundir import RunDir, newest, step_of
 
 Progress = Callable[[int, int], None]  # (steps replayed, steps in all)
 
@@ -28,8 +28,18 @@ class Verification(NamedTuple):
     run: Path
     steps: int
     altered: list[int]  # steps at which the trainer consumed something else than the replay gives
+    expected_steps: int  # that the run has taken, by its checkpoints
+
+    @property
+    def holds(self) -> bool:
+        return not self.altered and self.steps >= self.expected_steps
 
     def line(self) -> str:
+        if self.steps < self.expected_steps:
+            return (
+                f"{self.run}: stream.u64 logs {self.steps:,} steps, but the run has taken {self.expected_steps:,}: "
+                "it was cut, and proves nothing about the others"
+            )
         if not self.altered:
             return f"{self.run}: {self.steps:,} steps replayed, every batch is the one that was consumed"
         return (
@@ -105,13 +115,14 @@ def _open(run: RunDir) -> _Replay:
     if not run.stream_path.exists():
         raise RunError(f"{run.path}: no stream.u64: the run has not begun; `paribus train {run.path}` starts it")
     consumed = np.fromfile(run.stream_path, dtype="<u8")
-    store = open_store(Path(config.data.store)) if isinstance(config.data, TextData) else None
+    store = open_store(Path(config.data.store), verify=True) if isinstance(config.data, TextData) else None
     return _Replay(run, config, build_stream(config.data, config.seeds, config.train.batch_size), store, consumed)
 
 
 def verify(run: RunDir, progress: Progress = lambda done, total: None) -> Verification:
     """Regenerate every batch that the run has consumed and compare its hash with the one that was logged.
 
+    The store is verified too.
     Raises RunError when the run has not begun."""
     replay = _open(run)
     altered = []
@@ -119,7 +130,8 @@ def verify(run: RunDir, progress: Progress = lambda done, total: None) -> Verifi
         if int.from_bytes(replay.stream.batches(step).digest(), "little") != int(logged):
             altered.append(step)
         progress(step + 1, len(replay.consumed))
-    return Verification(run.path, len(replay.consumed), altered)
+    checkpoint = newest(run.checkpoints)
+    return Verification(run.path, len(replay.consumed), altered, step_of(checkpoint) if checkpoint else 0)
 
 
 def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = lambda done, total: None) -> Comparison:
@@ -175,7 +187,7 @@ def _differences(step: int, a: Batch, b: Batch, names_a: list[str], names_b: lis
 def print_audit(paths: list[Path], out: Path | None = None) -> int:
     """Verify one run, or verify two and compare them; findings on stdout, progress on stderr.
 
-    Returns the exit code: 1 when a run consumed something else than its config gives."""
+    Returns the exit code: 1 when a run consumed something else than its config gives, or its log was cut."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
@@ -192,4 +204,4 @@ def print_audit(paths: list[Path], out: Path | None = None) -> int:
         print(verification.line())
     if comparison is not None:
         print("\n".join(comparison.lines()))
-    return 1 if any(verification.altered for verification in verified) else 0
+    return 0 if all(verification.holds for verification in verified) else 1

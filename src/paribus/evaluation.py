@@ -1,21 +1,25 @@
 """`paribus eval`: score checkpoints of a run, or any model folder, after the fact."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from paribus import config as configs
 from paribus.config import Section
 from paribus.data.config import DataConfig, Seeds
-from paribus.errors import CheckpointError, ConfigError
+from paribus.errors import CheckpointError, ConfigError, RunError
 from paribus.evals.config import EvalConfig
-from paribus.experiment import load
-from paribus.rundir import RunDir
+from paribus.evals.results import read_result, result_path, write_result
+from paribus.experiment import Name, load
+from paribus.rundir import RunDir, complete, step_of
+
+WHEN = ("every", "at_start")  # of an evaluation: when it happens in a run, nothing that it measures
 
 
 class EvalFile(Section):
     """Evaluations as a run has them, and, for a bare model, the data that they are about."""
 
-    evals: dict[str, EvalConfig]
+    evals: dict[Name, EvalConfig]
     data: DataConfig | None = None
     seeds: Seeds = Seeds()
 
@@ -26,14 +30,14 @@ def evaluate(
     """Yield the file of each result with its summary: RUNDIR/evals/NAME/step-000500.json, or evals/ in a model folder.
 
     steps: `last`, `all`, or step numbers with commas; a bare model has none. The newest checkpoint is the default.
-    Raises CheckpointError for a step that has no checkpoint, ConfigError when a bare model is given no `data`."""
+    Raises CheckpointError for a step that has no checkpoint, ConfigError when a bare model is given no `data`, RunError
+    when a result of that name was made with other settings."""
     import torch
     from rich.console import Console
 
     from paribus.evals.build import build_evaluation
-    from paribus.evals.results import result_path, write_result
     from paribus.evals.scoring import EvalContext
-    from paribus.train.checkpoint import load_model, step_of
+    from paribus.train.checkpoint import load_model
     from paribus.train.weights import load_weights
 
     config = configs.load(file, EvalFile, overrides)
@@ -51,6 +55,7 @@ def evaluate(
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     context = EvalContext(data, seeds, device, console=Console(stderr=True))
+    refuse_other(directory.evals, config.evals, list(folders))
     scorers = {name: build_evaluation(evaluation, context) for name, evaluation in config.evals.items()}
     for step, folder in folders.items():
         weights = load_model(folder) if is_run else load_weights(folder)
@@ -61,10 +66,24 @@ def evaluate(
             yield result_path(directory.evals, name, step), result.summary
 
 
+def refuse_other(evals: Path, wanted: Mapping[str, EvalConfig], steps: Sequence[int]) -> None:
+    """Raise RunError where a result of the same name and step was made with other settings: it would be overwritten."""
+    for name, config in wanted.items():
+        for path in (result_path(evals, name, step) for step in steps):
+            if not path.exists():
+                continue
+            held, asked = read_result(path).record["config"], json.loads(config.model_dump_json())
+            changed = [
+                f"{key}: {a} there, {b} asked for" for key, a, b in configs.difference(held, asked) if key not in WHEN
+            ]
+            if changed:
+                raise RunError(
+                    f"{path}: made with other settings ({'; '.join(changed)}); give this evaluation another name"
+                )
+
+
 def chosen_checkpoints(directory: RunDir, steps: str) -> list[Path]:
     """The checkpoints that `last`, `all` or `100,200` names, oldest first."""
-    from paribus.train.checkpoint import complete, step_of
-
     found = {step_of(folder): folder for folder in complete(directory.checkpoints)}
     if not found:
         raise CheckpointError(f"{directory.path}: no checkpoint yet; `paribus train {directory.path}` writes one")

@@ -5,9 +5,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from paribus import config as configs
 from paribus import provenance, rundir
@@ -16,9 +16,9 @@ from paribus.data.batches import Stream
 from paribus.data.config import DataConfig, Seeds, TextData
 from paribus.errors import Diverged, ParibusError, RunError
 from paribus.evals.config import EvalConfig, LossEval
-from paribus.models.config import ModelConfig
+from paribus.models.config import ModelConfig, Pretrained
 from paribus.objectives.config import NextToken, ObjectiveConfig
-from paribus.rundir import RunDir
+from paribus.rundir import RunDir, folder_fingerprint, newest, step_of
 from paribus.track.config import TrackConfig
 from paribus.train.config import LaunchConfig, ReduceOnPlateau, TrainConfig
 
@@ -27,21 +27,41 @@ if TYPE_CHECKING:
     from paribus.train.loop import Action, Outcome
 
 
+LONG_READ_BYTES = 2**30  # reading more than this shows a bar
+
+
 class Paths(Section):
     runs: str = Field("runs", description="the folder that holds STUDY/NAME-ID/")
+
+
+def _names_folders(value: str) -> str:
+    if any(part.startswith(".") or not part.strip() for part in value.split("/")) or "\0" in value:
+        raise ValueError("it names a folder: no empty part, and none that begins with a dot, is expected")
+    return value
+
+
+def _names_a_folder(value: str) -> str:
+    if "/" in value:
+        raise ValueError("it names a folder: no slash is expected")
+    return _names_folders(value)
+
+
+Name = Annotated[str, AfterValidator(_names_a_folder)]
 
 
 class RunConfig(Section):
     """One run: what it trains on, what it trains, and how it is judged."""
 
-    study: str = "runs"
-    name: str
+    study: Annotated[str, AfterValidator(_names_folders)] = Field(
+        "runs", description="the folder of the run below paths.runs"
+    )
+    name: Name
     seeds: Seeds = Seeds()
     data: DataConfig
     model: ModelConfig
     objective: ObjectiveConfig = NextToken()
     train: TrainConfig
-    evals: dict[str, EvalConfig] = {}
+    evals: dict[Name, EvalConfig] = {}
     # where and how: no part of the run's identity
     track: TrackConfig = TrackConfig()
     launch: LaunchConfig = LaunchConfig()
@@ -65,29 +85,37 @@ class RunConfig(Section):
         return self
 
 
-def resolve(config: RunConfig) -> dict[str, Any]:
-    """The config as a mapping in which every store is named by its fingerprint: what decides the run's identity.
+def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The config as a mapping in which everything that is read is named by its fingerprint: what decides the identity.
 
-    The same run has the same identity wherever its stores lie. Raises StoreError when a store is missing."""
+    The same run has the same identity wherever its stores and pretrained weights lie. prints: those to use, when the
+    files need not be at hand. Raises StoreError when a store is missing."""
     mapping = config.model_dump(mode="json")
-    prints = fingerprints(config)
-    if "data" in prints:
-        mapping["data"]["store"] = prints["data"]
-    for name in config.evals:
-        if f"evals.{name}" in prints:
-            mapping["evals"][name]["store"] = prints[f"evals.{name}"]
+    for name, found in (fingerprints(config) if prints is None else prints).items():
+        if name == "model":
+            mapping["model"]["path"] = found
+        elif name == "data":
+            mapping["data"]["store"] = found
+        elif name.startswith("evals."):
+            mapping["evals"][name.removeprefix("evals.")]["store"] = found
     return mapping
 
 
+def stores(config: RunConfig) -> dict[str, Path]:
+    """Every store that the run reads: `data`, and `evals.NAME` where an evaluation has its own."""
+    found = {"data": Path(config.data.store)} if isinstance(config.data, TextData) else {}
+    own = {name: e.store for name, e in config.evals.items() if isinstance(e, LossEval) and e.store is not None}
+    return found | {f"evals.{name}": Path(store) for name, store in own.items()}
+
+
 def fingerprints(config: RunConfig) -> dict[str, str]:
-    """The content of every store that the run reads: `data`, and `evals.NAME` where an evaluation has its own."""
+    """The content of every store that the run reads, and of the folder, if any, that its model comes from."""
     from paribus.data.store import open_store
 
-    paths = {"data": config.data.store} if isinstance(config.data, TextData) else {}
-    paths |= {
-        f"evals.{name}": e.store for name, e in config.evals.items() if isinstance(e, LossEval) and e.store is not None
-    }
-    return {name: open_store(Path(path)).fingerprint for name, path in paths.items()}
+    prints = {name: open_store(path).fingerprint for name, path in stores(config).items()}
+    if isinstance(config.model, Pretrained) and Path(config.model.path).is_dir():
+        prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
+    return prints
 
 
 def place(config: RunConfig) -> RunDir:
@@ -135,18 +163,24 @@ def load(run: RunDir, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def refuse_changes(run: RunDir, config: RunConfig) -> None:
-    """Raise RunError, with both values of every key, when `config` is not the run that the directory holds."""
-    held, asked = (resolve(c) for c in (configs.load(run.config_path, RunConfig), config))
-    changed = [
-        f"  {key}: {old} in the directory, {new} asked for"
+    """Raise RunError, with both values of every key, when `config` is not the run that the directory holds.
+
+    What the held run read is taken from its provenance: its store may have moved since."""
+    begun = json.loads(run.provenance_path.read_text())["stores"] if run.provenance_path.exists() else None
+    held, asked = resolve(configs.load(run.config_path, RunConfig), begun), resolve(config)
+    changed = {
+        key: f"  {key}: {old} in the directory, {new} asked for"
         for key, old, new in configs.difference(held, asked)
         if key.split(".")[0] not in rundir.WHERE_AND_HOW
-    ]
-    if changed:
-        lines = "\n".join(changed)
-        raise RunError(
-            f"{run.path}: holds another run; train the changed config under its own name. It differs in\n{lines}"
-        )
+    }
+    if not changed:
+        return
+    if all(key.endswith((".store", "model.path")) for key in changed):
+        what = "what it reads changed since the run began; bring the old content back"
+    else:
+        what = "holds another run; train the changed config under its own name"
+    lines = "\n".join(changed.values())
+    raise RunError(f"{run.path}: {what}. It differs in\n{lines}")
 
 
 def run(directory: RunDir, config: RunConfig) -> "Outcome":
@@ -158,7 +192,7 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
     from paribus.train.engine import build_engine
     from paribus.train.loop import Outcome
 
-    rank = int(os.environ.get("RANK", 0))
+    rank = 0 if config.launch.engine == "single" else int(os.environ.get("RANK", 0))
     with directory.lock() if rank == 0 else contextlib.nullcontext():
         if directory.is_done:  # another process finished it while this one waited for its turn
             return Outcome("done", directory.status().get("step", 0), "done already")
@@ -194,10 +228,14 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
 
     stream = build_stream(config.data, config.seeds, config.train.batch_size)
     total = num_steps(config.train, stream)
+    refuse_other_tokenizer(config)
+    if engine.rank == 0:
+        verify_stores(config)
+    model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
         directory.set_status("running", num_steps=total)
-    engine.prepare(build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights))
+    engine.prepare(model)
     job = Job(config.train, directory, config.seeds.weights, config.launch.progress)
     mirrors = Mirrors({})
     if engine.rank == 0:
@@ -266,19 +304,57 @@ def data_facts(config: RunConfig, stream: Stream, total: int) -> dict[str, Any]:
     }
 
 
+def verify_stores(config: RunConfig) -> None:
+    """Read every store of the run once, about a second a gigabyte. Raises StoreError, naming the file that was altered."""
+    from paribus.data.bars import bars
+    from paribus.data.store import open_store
+
+    for path in dict.fromkeys(stores(config).values()):
+        size = sum(facts.bytes for facts in open_store(path).manifest.files.values())
+        with bars(config.launch.progress and size > LONG_READ_BYTES) as begin:
+            open_store(path, verify=True, advance=begin(f"verifying {path.name}", size))
+
+
+def refuse_other_tokenizer(config: RunConfig) -> None:
+    """Raise StoreError when a pretrained model's folder holds a tokenizer that gives other ids than the store's."""
+    from paribus.data.store import open_store
+    from paribus.data.tokenizer import read_tokenizer
+
+    if (
+        not isinstance(config.model, Pretrained)
+        or config.model.init != "weights"
+        or not isinstance(config.data, TextData)
+    ):
+        return
+    file = Path(config.model.path) / "tokenizer.json"
+    if file.is_file():
+        open_store(config.data.store).check_tokenizer(read_tokenizer(file))
+
+
+def hub_commit(config: RunConfig) -> dict[str, str]:
+    """The commit of the hub's repository that the model was loaded from; pin `model.revision` to name it beforehand."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(config.model, Pretrained) or Path(config.model.path).is_dir():
+        return {}
+    cached = try_to_load_from_cache(config.model.path, "config.json", revision=config.model.revision)
+    return {"model_commit": Path(cached).parent.name} if isinstance(cached, str) else {}
+
+
 def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]) -> None:
-    """Add this process to provenance.json. Raises RunError when the stores are not those that the run began with."""
-    stores = fingerprints(config)
+    """Add this process to provenance.json. Raises RunError when the run began with other stores or pretrained weights."""
+    prints = fingerprints(config) | hub_commit(config)
     path = directory.provenance_path
-    known: dict[str, Any] = {"stores": stores, "data": dict(data), "attempts": []}
+    known: dict[str, Any] = {"stores": prints, "data": dict(data), "attempts": []}
     if path.exists():
         known = json.loads(path.read_text())
-    if known["stores"] != stores:
-        changed = [f"{name}: {known['stores'].get(name)} then, {now} now" for name, now in stores.items()]
+    if known["stores"] != prints:
+        changed = [f"{name}: {known['stores'].get(name)} then, {now} now" for name, now in prints.items()]
         raise RunError(
-            f"{directory.path}: the data changed since the run began ({'; '.join(changed)}); bring the old store back"
+            f"{directory.path}: what it reads changed since the run began ({'; '.join(changed)}); bring the old content back"
         )
-    known["attempts"].append(provenance.attempt(resumes_from=directory.status().get("step")))
+    checkpoint = newest(directory.checkpoints)
+    known["attempts"].append(provenance.attempt(resumes_from=checkpoint and step_of(checkpoint)))
     rundir.write_json(path, known)
 
 

@@ -176,13 +176,12 @@ class Store:
         return read_tokenizer(self.path / TOKENIZER)
 
     def check_tokenizer(self, tokenizer: "Tokenizer") -> None:
-        """Raise StoreError unless this tokenizer made the tokens."""
-        found = fingerprint(tokenizer)
-        if found != self.manifest.tokenizer_fingerprint:
+        """Raise StoreError unless this tokenizer gives every token the id that the store's own gives it."""
+        if tokenizer.get_vocab(with_added_tokens=True) != (own := self.tokenizer()).get_vocab(with_added_tokens=True):
             raise StoreError(
-                f"{self.path}: its tokens were made by another tokenizer: found {found[:12]} "
-                f"({vocab_size(tokenizer):,} entries), expected {self.manifest.tokenizer_fingerprint[:12]} "
-                f"({self.vocab_size:,} entries); use the store's own {TOKENIZER}, or prepare another store"
+                f"{self.path}: its tokens were made by another tokenizer: found {fingerprint(tokenizer)[:12]} "
+                f"({vocab_size(tokenizer):,} entries), expected {fingerprint(own)[:12]} ({vocab_size(own):,} entries); "
+                f"use the store's own {TOKENIZER}, or prepare another store"
             )
 
     def _windows(self, shard: int, starts: NDArray[np.int64], length: int) -> NDArray[np.int32]:

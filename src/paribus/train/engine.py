@@ -1,5 +1,6 @@
 """The seam between the loop and the machines: an engine owns the model, its optimizer, and how ranks share a step."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -61,6 +62,11 @@ def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
         torch.set_num_threads(launch.threads)
     match launch.engine:
         case "single":
+            if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                raise ConfigError(
+                    f"launch.engine: single is one process, but {os.environ['WORLD_SIZE']} ranks were started;"
+                    " use ddp or fsdp2, or start one"
+                )
             from paribus.train.single import SingleEngine
 
             return SingleEngine(train, single_device(launch))
