@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paribus import config as configs
-from paribus.experiment import RunConfig, create, run
+from paribus.experiment import create, run
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 
 CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS = 5, 10, 40

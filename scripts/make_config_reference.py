@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paribus.data.config import CorpusConfig
-from paribus.experiment import RunConfig
 from paribus.launch.grid import SweepConfig
 from paribus.mistakes import expected, options
+from paribus.run_config import RunConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "config.md"
 

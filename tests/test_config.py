@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paribus.config import MISSING, difference, dump, json_schema, load, parse, resolve
-from paribus.experiment import RunConfig
+from paribus.run_config import RunConfig
 from plan import RUN, Limits, Plan, Round, Square
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ from paribus import config as configs
 from paribus import experiment
 from paribus.errors import ConfigError, Diverged, RunError, StoreError
 from paribus.evals.results import read_result, result_path
-from paribus.experiment import RunConfig
 from paribus.models.hf import build_model
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 from tiny_runs import coins_run, text_run, text_store
 

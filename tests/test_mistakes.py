@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from paribus.config import from_mapping, load
 from paribus.errors import ConfigError
-from paribus.experiment import RunConfig
+from paribus.run_config import RunConfig
 from plan import RUN, Plan, Round, Shape, Square
 
 

@@ -7,7 +7,7 @@ from paribus import config as configs
 from paribus import experiment
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
-from paribus.experiment import RunConfig
+from paribus.run_config import RunConfig
 
 WORDS = {
     "a": ["ant", "bee", "cat", "dog", "elk", "fox"],

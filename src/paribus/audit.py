@@ -1,6 +1,7 @@
 """Replay a run's token stream, verify it against what the trainer consumed, and compare it with another run's."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,17 +10,29 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from paribus import config as configs
-from paribus import experiment
-from paribus.data.batches import Batch, Stream
-from paribus.data.config import TextData
-from paribus.data.places import categories_of, view_of
-from paribus.data.store import Store, open_store
-from paribus.data.stream import build_stream
-from paribus.data.synthetic import windows
+from paribus.data.batches import Batch
 from paribus.errors import RunError
+from paribus.identity import resolve
+from paribus.insertions.trace import changes
+from paribus.replay import Replay
 from paribus.rundir import RunDir, newest, step_of
 
 Progress = Callable[[int, int], None]  # (steps replayed, steps in all)
+UNEXPLAINED = "other tokens in the same window"
+
+
+class Written(NamedTuple):
+    """What a plan wrote over the steps that a run has taken."""
+
+    spans: int
+    tokens: int
+    changed: int  # of these tokens, those that were other ones before
+
+    def line(self) -> str:
+        return (
+            f"insertions: {self.spans:,} spans, {self.tokens:,} tokens written, {self.changed:,} of them other than what "
+            "stood there; every other token is the base stream's"
+        )
 
 
 class Verification(NamedTuple):
@@ -29,6 +42,7 @@ class Verification(NamedTuple):
     steps: int
     altered: list[int]  # steps at which the trainer consumed something else than the replay gives
     expected_steps: int  # that the run has taken, by its checkpoints
+    written: Written | None = None  # what its plan wrote over the stream
 
     @property
     def holds(self) -> bool:
@@ -59,7 +73,7 @@ class Difference(NamedTuple):
     category_b: str
     num_tokens: int  # targets that differ
     position: int  # of the first one
-    cause: str  # another category | another window | other tokens in the same window
+    cause: str  # another category | another window | another store | insertion | UNEXPLAINED
 
 
 class Comparison(NamedTuple):
@@ -73,6 +87,11 @@ class Comparison(NamedTuple):
     causes: dict[str, int]  # cause -> windows
     shares: dict[str, tuple[int, int]]  # category -> targets of A, targets of B
     first: Difference | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether every difference has a cause."""
+        return UNEXPLAINED not in self.causes
 
     def lines(self) -> Iterator[str]:
         for key, a, b in self.keys:
@@ -92,64 +111,47 @@ class Comparison(NamedTuple):
             yield f"tokens of {category}: {a:,} | {b:,}"
 
 
-class _Replay(NamedTuple):
-    run: RunDir
-    config: experiment.RunConfig
-    stream: Stream
-    store: Store | None
-    consumed: np.ndarray
-
-    def categories(self, batch: Batch) -> list[str]:
-        """The category of each window, as the run saw it."""
-        data, seeds = self.config.data, self.config.seeds
-        if isinstance(data, TextData):
-            assert self.store is not None
-            return categories_of(self.store, batch.window_ids, view_of(data, seeds).labels_seed)
-        first, last = int(batch.window_ids[0]), int(batch.window_ids[-1])
-        _, component = windows(data, seeds)(first, last + 1)
-        return [self.stream.categories[number] for number in component]
-
-
-def _open(run: RunDir) -> _Replay:
-    config = experiment.load(run)
-    if not run.stream_path.exists():
-        raise RunError(f"{run.path}: no stream.u64: the run has not begun; `paribus train {run.path}` starts it")
-    consumed = np.fromfile(run.stream_path, dtype="<u8")
-    store = open_store(Path(config.data.store), verify=True) if isinstance(config.data, TextData) else None
-    return _Replay(run, config, build_stream(config.data, config.seeds, config.train.batch_size), store, consumed)
-
-
-def verify(run: RunDir, progress: Progress = lambda done, total: None) -> Verification:
+def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda done, total: None) -> Verification:
     """Regenerate every batch that the run has consumed and compare its hash with the one that was logged.
 
-    The store is verified too.
-    Raises RunError when the run has not begun."""
-    replay = _open(run)
-    altered = []
-    for step, logged in enumerate(replay.consumed):
-        if int.from_bytes(replay.stream.batches(step).digest(), "little") != int(logged):
-            altered.append(step)
-        progress(step + 1, len(replay.consumed))
+    The store and the plan are verified too; `out` gets one JSON line for every span that the plan wrote: experiment, item,
+    repetition, old and new ids and texts. Raises RunError when the run has not begun."""
+    replay = Replay(run)
+    altered, spans, tokens, changed = [], 0, 0, 0
+    with (out or Path(os.devnull)).open("w") as file:
+        for step in range(len(replay.consumed)):
+            if not replay.was_consumed(step, replay.batch(step)):
+                altered.append(step)
+            if replay.plan:
+                some = replay.plan.of_step(step)
+                spans += some.stop - some.start
+                tokens += int(replay.plan.spans.offsets[some.stop] - replay.plan.spans.offsets[some.start])
+                changed += int((replay.watch.before != replay.watch.after).sum())
+            if out and replay.plan:
+                for change in changes(replay.plan, step, replay.watch.before):
+                    file.write(json.dumps(change.to_json(replay.tokenizer)) + "\n")
+            progress(step + 1, len(replay.consumed))
     checkpoint = newest(run.checkpoints)
-    return Verification(run.path, len(replay.consumed), altered, step_of(checkpoint) if checkpoint else 0)
+    written = Written(spans, tokens, changed) if replay.plan else None
+    return Verification(run.path, len(replay.consumed), altered, step_of(checkpoint) if checkpoint else 0, written)
 
 
 def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = lambda done, total: None) -> Comparison:
     """Replay two runs side by side; `out` gets one JSON line for every window that differs.
 
     Raises RunError when their batches have different shapes: then no token of one has a place in the other."""
-    one, two = _open(a), _open(b)
+    one, two = Replay(a), Replay(b)
     keys = [
         difference
-        for difference in configs.difference(experiment.resolve(one.config), experiment.resolve(two.config))
+        for difference in configs.difference(resolve(one.config), resolve(two.config))
         if difference[0].split(".")[0] not in ("name", "study", "track", "launch", "paths")
     ]
     steps = min(len(one.consumed), len(two.consumed))
     tokens, shares, causes = 0, Counter[tuple[str, int]](), Counter[str]()
     first, differing = None, 0
-    with (out or Path("/dev/null")).open("w") as file:
+    with (out or Path(os.devnull)).open("w") as file:
         for step in range(steps):
-            batch_a, batch_b = one.stream.batches(step), two.stream.batches(step)
+            batches = batch_a, batch_b = one.batch(step), two.batch(step)
             if batch_a.targets.shape != batch_b.targets.shape:
                 shapes = f"{batch_a.targets.shape} and {batch_b.targets.shape} (windows, predictions)"
                 raise RunError(
@@ -159,7 +161,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             names = one.categories(batch_a), two.categories(batch_b)
             for side in (0, 1):
                 shares.update((name, side) for name in names[side])
-            for difference in _differences(step, batch_a, batch_b, *names):
+            for difference in _differences(step, (one, two), batches, names):
                 first = first or difference
                 differing += difference.num_tokens
                 causes[difference.cause] += 1
@@ -170,24 +172,37 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
     return Comparison(keys, steps, tokens, differing, causes.total(), dict(causes), by_category, first)
 
 
-def _differences(step: int, a: Batch, b: Batch, names_a: list[str], names_b: list[str]) -> Iterator[Difference]:
+def _differences(
+    step: int, replays: tuple[Replay, Replay], batches: tuple[Batch, Batch], names: tuple[list[str], list[str]]
+) -> Iterator[Difference]:
+    a, b = batches
     changed = (a.targets != b.targets) | (a.tokens != b.tokens)
-    for row in np.flatnonzero(changed.any(axis=1)):
-        if names_a[row] != names_b[row]:
+    rows = np.flatnonzero(changed.any(axis=1))
+    if not len(rows):
+        return
+    one, two = replays
+    differ = one.watch.after != two.watch.after
+    unexplained = (differ & ~(one.written(step) | two.written(step))).any(axis=1)
+    is_one_store = (one.store.fingerprint if one.store else None) == (two.store.fingerprint if two.store else None)
+    for row in rows:
+        if names[0][row] != names[1][row]:
             cause = "another category"
         elif a.window_ids[row] != b.window_ids[row]:
             cause = "another window"
+        elif not unexplained[row]:
+            cause = "insertion"
         else:
-            cause = "other tokens in the same window"
+            cause = UNEXPLAINED if is_one_store else "another store"
         num_tokens, position = int((a.targets[row] != b.targets[row]).sum()), int(np.argmax(changed[row]))
         ids = int(a.window_ids[row]), int(b.window_ids[row])
-        yield Difference(step, int(row), *ids, names_a[row], names_b[row], num_tokens, position, cause)
+        yield Difference(step, int(row), *ids, names[0][row], names[1][row], num_tokens, position, cause)
 
 
 def print_audit(paths: list[Path], out: Path | None = None) -> int:
     """Verify one run, or verify two and compare them; findings on stdout, progress on stderr.
 
-    Returns the exit code: 1 when a run consumed something else than its config gives, or its log was cut."""
+    Returns the exit code: 1 when a run consumed something else than its config gives, its log was cut, or a token
+    differs for no known cause."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
@@ -198,10 +213,14 @@ def print_audit(paths: list[Path], out: Path | None = None) -> int:
             task = bar.add_task(what, total=None)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
-        verified = [verify(run, progress(f"verifying {run.path.name}")) for run in runs]
+        own = out if len(runs) == 1 else None
+        verified = [verify(run, own, progress(f"verifying {run.path.name}")) for run in runs]
         comparison = compare(runs[0], runs[1], out, progress("comparing")) if len(runs) == 2 else None
     for verification in verified:
         print(verification.line())
+        if verification.written:
+            print(verification.written.line())
     if comparison is not None:
         print("\n".join(comparison.lines()))
-    return 0 if all(verification.holds for verification in verified) else 1
+    holds = all(verification.holds for verification in verified) and (comparison is None or comparison.holds)
+    return 0 if holds else 1

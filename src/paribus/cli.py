@@ -182,7 +182,10 @@ def audit(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     other: Annotated[Path | None, typer.Argument(help="Another: every token that differs, with its cause.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="One JSON line for every window that differs.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="One JSON line for every inserted span; of two runs, every window that differs."
+        ),
     ] = None,
 ) -> None:
     """Replay a run's token stream, verify it against what the trainer consumed, and compare it with another's."""

@@ -3,7 +3,8 @@
 ParibusError             exit 2   a user's mistake: where, what was found, what was expected, what to do
 ├── ConfigError                   a key, a value, a file of the configuration
 ├── DataError                     a corpus, a tokenizer, a store
-│   └── StoreError                a store that is damaged or was made from something else
+│   ├── StoreError                a store that is damaged or was made from something else
+│   └── PlanError                 insertions that cannot be placed, or a plan that was made for another stream
 ├── RunError                      a run directory: in use, or made by another config
 │   └── CheckpointError           a checkpoint that is missing or damaged
 ├── RemoteError                   credentials, buckets, a transfer that broke off
@@ -29,6 +30,10 @@ class DataError(ParibusError):
 
 class StoreError(DataError):
     """A token store is damaged, incomplete, or was made from something else."""
+
+
+class PlanError(DataError):
+    """Insertions cannot be read or placed as asked, or a plan was made for another stream."""
 
 
 class RunError(ParibusError):

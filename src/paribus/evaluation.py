@@ -10,7 +10,8 @@ from paribus.data.config import DataConfig, Seeds
 from paribus.errors import CheckpointError, ConfigError, RunError
 from paribus.evals.config import EvalConfig
 from paribus.evals.results import read_result, result_path, write_result
-from paribus.experiment import Name, load
+from paribus.experiment import load
+from paribus.run_config import Name
 from paribus.rundir import RunDir, complete, step_of
 
 WHEN = ("every", "at_start")  # of an evaluation: when it happens in a run, nothing that it measures

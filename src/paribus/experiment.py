@@ -1,121 +1,28 @@
-"""RunConfig and run(): the only place where the parts meet."""
+"""run(): the only place where the parts of a run meet."""
 
 import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import AfterValidator, Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from paribus import config as configs
 from paribus import provenance, rundir
-from paribus.config import Section
 from paribus.data.batches import Stream
-from paribus.data.config import DataConfig, Seeds, TextData
+from paribus.data.config import TextData
 from paribus.errors import Diverged, ParibusError, RunError
-from paribus.evals.config import EvalConfig, LossEval
-from paribus.models.config import ModelConfig, Pretrained
-from paribus.objectives.config import NextToken, ObjectiveConfig
-from paribus.rundir import RunDir, folder_fingerprint, newest, step_of
-from paribus.track.config import TrackConfig
-from paribus.train.config import LaunchConfig, ReduceOnPlateau, TrainConfig
+from paribus.evals.config import EvalConfig
+from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, resolve, verify_stores
+from paribus.insertions.config import InsertionsConfig
+from paribus.run_config import RunConfig
+from paribus.rundir import RunDir, newest, step_of
 
 if TYPE_CHECKING:
+    from paribus.insertions.payloads import Alphabet
+    from paribus.insertions.plan import Geometry, Plan
     from paribus.train.engine import Engine
     from paribus.train.loop import Action, Outcome
-
-
-LONG_READ_BYTES = 2**30  # reading more than this shows a bar
-
-
-class Paths(Section):
-    runs: str = Field("runs", description="the folder that holds STUDY/NAME-ID/")
-
-
-def _names_folders(value: str) -> str:
-    if any(part.startswith(".") or not part.strip() for part in value.split("/")) or "\0" in value:
-        raise ValueError("it names a folder: no empty part, and none that begins with a dot, is expected")
-    return value
-
-
-def _names_a_folder(value: str) -> str:
-    if "/" in value:
-        raise ValueError("it names a folder: no slash is expected")
-    return _names_folders(value)
-
-
-Name = Annotated[str, AfterValidator(_names_a_folder)]
-
-
-class RunConfig(Section):
-    """One run: what it trains on, what it trains, and how it is judged."""
-
-    study: Annotated[str, AfterValidator(_names_folders)] = Field(
-        "runs", description="the folder of the run below paths.runs"
-    )
-    name: Name
-    seeds: Seeds = Seeds()
-    data: DataConfig
-    model: ModelConfig
-    objective: ObjectiveConfig = NextToken()
-    train: TrainConfig
-    evals: dict[Name, EvalConfig] = {}
-    # where and how: no part of the run's identity
-    track: TrackConfig = TrackConfig()
-    launch: LaunchConfig = LaunchConfig()
-    paths: Paths = Paths()
-
-    @model_validator(mode="after")
-    def _evaluations_exist(self) -> "RunConfig":
-        train = self.train
-        followed = {"train.checkpoints.best_evaluation": train.checkpoints.best_evaluation}
-        if train.early_stopping is not None:
-            followed["train.early_stopping.evaluation"] = train.early_stopping.evaluation
-        if isinstance(train.schedule, ReduceOnPlateau):
-            followed["train.schedule.evaluation"] = train.schedule.evaluation
-        for key, name in followed.items():
-            evaluation = self.evals.get(name) if name is not None else None
-            if name is not None and not (isinstance(evaluation, LossEval) and evaluation.every is not None):
-                usable = [n for n, e in self.evals.items() if isinstance(e, LossEval) and e.every is not None]
-                raise ValueError(
-                    f"{key}: {name} is no evaluation of kind loss with `every`; those are: {usable or 'none'}"
-                )
-        return self
-
-
-def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The config as a mapping in which everything that is read is named by its fingerprint: what decides the identity.
-
-    The same run has the same identity wherever its stores and pretrained weights lie. prints: those to use, when the
-    files need not be at hand. Raises StoreError when a store is missing."""
-    mapping = config.model_dump(mode="json")
-    for name, found in (fingerprints(config) if prints is None else prints).items():
-        if name == "model":
-            mapping["model"]["path"] = found
-        elif name == "data":
-            mapping["data"]["store"] = found
-        elif name.startswith("evals."):
-            mapping["evals"][name.removeprefix("evals.")]["store"] = found
-    return mapping
-
-
-def stores(config: RunConfig) -> dict[str, Path]:
-    """Every store that the run reads: `data`, and `evals.NAME` where an evaluation has its own."""
-    found = {"data": Path(config.data.store)} if isinstance(config.data, TextData) else {}
-    own = {name: e.store for name, e in config.evals.items() if isinstance(e, LossEval) and e.store is not None}
-    return found | {f"evals.{name}": Path(store) for name, store in own.items()}
-
-
-def fingerprints(config: RunConfig) -> dict[str, str]:
-    """The content of every store that the run reads, and of the folder, if any, that its model comes from."""
-    from paribus.data.store import open_store
-
-    prints = {name: open_store(path).fingerprint for name, path in stores(config).items()}
-    if isinstance(config.model, Pretrained) and Path(config.model.path).is_dir():
-        prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
-    return prints
 
 
 def place(config: RunConfig) -> RunDir:
@@ -223,14 +130,18 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
     from paribus.models.hf import build_model
     from paribus.objectives.build import build_objective
     from paribus.track.tracker import Mirrors, build_trackers
-    from paribus.train.budget import num_steps
     from paribus.train.loop import Job, fit
 
-    stream = build_stream(config.data, config.seeds, config.train.batch_size)
-    total = num_steps(config.train, stream)
+    stream, total = plain_stream(config)
     refuse_other_tokenizer(config)
     if engine.rank == 0:
         verify_stores(config)
+    if config.insertions:
+        if engine.rank == 0:
+            open_insertions(directory, config)
+        engine.barrier()
+        overlay = open_insertions(directory, config).overlay
+        stream = build_stream(config.data, config.seeds, config.train.batch_size, overlay)
     model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
@@ -242,6 +153,44 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
         mirrors = build_trackers(config.track, directory, config.name, config.model_dump(mode="json"))
     with contextlib.closing(mirrors) as log:
         return fit(engine, build_objective(config.objective), stream, job, evaluations(directory, config, engine), log)
+
+
+def plain_stream(config: RunConfig) -> tuple[Stream, int]:
+    """The stream of a run before anything is inserted, and its number of steps."""
+    from paribus.data.stream import build_stream
+    from paribus.train.budget import num_steps
+
+    stream = build_stream(config.data, config.seeds, config.train.batch_size)
+    return stream, num_steps(config.train, stream)
+
+
+def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
+    """The plan of a run, compiled and written the first time. Raises PlanError when it was made for something else."""
+    from paribus.insertions.build import prepare_plan
+
+    return prepare_plan(directory.insertions, *_plan_inputs(config))
+
+
+def compile_insertions(config: RunConfig) -> "Plan":
+    """The plan of a run, compiled in memory; nothing is written."""
+    from paribus.insertions.compile import compile_plan
+
+    return compile_plan(*_plan_inputs(config))
+
+
+def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alphabet", int, dict[str, Any]]:
+    """What a plan is compiled from, and what it is for: all that decides which token stands where."""
+    from paribus.insertions.build import alphabet, geometry
+
+    assert config.insertions is not None
+    stream, total = plain_stream(config)
+    resolved = resolve(config)
+    base = {key: resolved[key] for key in ("data", "seeds", "insertions")}
+    base["seeds"] = {key: seed for key, seed in base["seeds"].items() if key != "weights"}
+    base |= {"batch_size": config.train.batch_size, "num_steps": total}
+    words = alphabet(config.data, stream, config.insertions.eos)
+    size = geometry(stream, config.train.batch_size, total)
+    return config.insertions, size, words, config.seeds.insertions, base
 
 
 def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list["Action"]:
@@ -270,11 +219,10 @@ def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list[
 
 def plan(directory: RunDir, config: RunConfig) -> list[str]:
     """What training the run would mean, in lines for a person; nothing is written."""
-    from paribus.data.stream import build_stream
-    from paribus.train.budget import num_steps
+    from paribus.insertions.plan import table_lines
 
-    stream = build_stream(config.data, config.seeds, config.train.batch_size)
-    facts = data_facts(config, stream, num_steps(config.train, stream))
+    stream, total = plain_stream(config)
+    facts = data_facts(config, stream, total)
     state = "done" if directory.is_done else directory.status().get("state", "new")
     unique = "unbounded" if facts["unique_tokens"] is None else f"{facts['unique_tokens']:,}"
     passes = "" if facts["passes"] is None else f", {facts['passes']:.2f} passes"
@@ -283,6 +231,7 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
         f"  {facts['steps']:,} steps of {config.train.batch_size} windows of {stream.window} predictions: "
         f"{facts['total_tokens']:,} tokens, {unique} unique{passes}",
         f"  categories: {', '.join(stream.categories)}",
+        *([f"  {line}" for line in table_lines(compile_insertions(config))] if config.insertions else []),
     ]
 
 
@@ -302,43 +251,6 @@ def data_facts(config: RunConfig, stream: Stream, total: int) -> dict[str, Any]:
         "categories": list(stream.categories),
         **stream.facts,
     }
-
-
-def verify_stores(config: RunConfig) -> None:
-    """Read every store of the run once, about a second a gigabyte. Raises StoreError, naming the file that was altered."""
-    from paribus.data.bars import bars
-    from paribus.data.store import open_store
-
-    for path in dict.fromkeys(stores(config).values()):
-        size = sum(facts.bytes for facts in open_store(path).manifest.files.values())
-        with bars(config.launch.progress and size > LONG_READ_BYTES) as begin:
-            open_store(path, verify=True, advance=begin(f"verifying {path.name}", size))
-
-
-def refuse_other_tokenizer(config: RunConfig) -> None:
-    """Raise StoreError when a pretrained model's folder holds a tokenizer that gives other ids than the store's."""
-    from paribus.data.store import open_store
-    from paribus.data.tokenizer import read_tokenizer
-
-    if (
-        not isinstance(config.model, Pretrained)
-        or config.model.init != "weights"
-        or not isinstance(config.data, TextData)
-    ):
-        return
-    file = Path(config.model.path) / "tokenizer.json"
-    if file.is_file():
-        open_store(config.data.store).check_tokenizer(read_tokenizer(file))
-
-
-def hub_commit(config: RunConfig) -> dict[str, str]:
-    """The commit of the hub's repository that the model was loaded from; pin `model.revision` to name it beforehand."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if not isinstance(config.model, Pretrained) or Path(config.model.path).is_dir():
-        return {}
-    cached = try_to_load_from_cache(config.model.path, "config.json", revision=config.model.revision)
-    return {"model_commit": Path(cached).parent.name} if isinstance(cached, str) else {}
 
 
 def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]) -> None:

@@ -72,6 +72,15 @@ def folder_fingerprint(folder: Path, *, weights: bool) -> str:
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
+def input_fingerprint(path: Path, where: str) -> str:
+    """The SHA-256 of a file that a run reads; `where`: the key that names it. Raises RunError when it is missing."""
+    try:
+        state = path.stat()
+        return _remembered_sha256(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise RunError(f"{where}: {path}: cannot be read: {error.strerror or error}") from error
+
+
 @lru_cache(maxsize=256)
 def _remembered_sha256(path: Path, size: int, mtime_ns: int) -> str:
     """A run is asked for its identity several times: gigabytes are read once a process, unless they changed."""
@@ -91,6 +100,7 @@ class RunDir:
         self.log_path = self.path / "log.txt"
         self.checkpoints = self.path / "checkpoints"
         self.evals = self.path / "evals"
+        self.insertions = self.path / "insertions"
 
     @property
     def is_done(self) -> bool:

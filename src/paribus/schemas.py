@@ -6,8 +6,8 @@ from paribus.config import Section, json_schema
 from paribus.data.config import CorpusConfig
 from paribus.errors import ConfigError
 from paribus.evaluation import EvalFile
-from paribus.experiment import RunConfig
 from paribus.launch.grid import SweepConfig
+from paribus.run_config import RunConfig
 from paribus.studies.study import StudyConfig
 
 FILES: dict[str, type[Section]] = {

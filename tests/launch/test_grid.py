@@ -6,8 +6,8 @@ import pytest
 
 from paribus.config import Section, dump, from_mapping, load, parse, resolve
 from paribus.errors import ConfigError
-from paribus.experiment import RunConfig
 from paribus.launch.grid import SweepConfig, expand
+from paribus.run_config import RunConfig
 
 BASE = """\
 name: tiny

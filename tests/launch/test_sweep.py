@@ -12,9 +12,9 @@ import pytest
 
 from paribus import config as configs
 from paribus import experiment
-from paribus.experiment import RunConfig
 from paribus.launch.jobs import make_jobs
 from paribus.launch.local import PRELOAD, run_jobs, sweep
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 
 pytestmark = pytest.mark.slow

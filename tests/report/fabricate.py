@@ -8,7 +8,7 @@ import numpy as np
 
 from paribus import config
 from paribus.evals.results import EvalResult, WindowTable, write_result
-from paribus.experiment import RunConfig
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, State, identity, write_json, write_text
 
 CATEGORIES = ("cs.CV", "cs.DS", "math.GR", "math.ST", "cs.AI", "cs.CE", "cs.IT", "cs.NE", "cs.PL", "cs.SY", "math.AC")

@@ -11,8 +11,8 @@ from fabricate import Fabricated, fabricate
 from paribus import config
 from paribus.errors import RunError
 from paribus.evals.results import write_result
-from paribus.experiment import RunConfig
 from paribus.report import collect
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 from paribus.tree import plain
 

@@ -41,7 +41,7 @@ def counting(batch_size: int = 8, window: int = 16, seed: int = 0, windows_per_e
         text = np.where(noise, draw.integers(0, VOCAB, text.shape), text).astype(np.int32)
         return Batch(text[:, :-1], text[:, 1:], starts.astype(np.int64) + step * 1000)
 
-    return Stream(batches, window, VOCAB, ("counting",), windows_per_epoch, None, {})
+    return Stream(batches, window, window + 1, VOCAB, ("counting",), windows_per_epoch, None, {})
 
 
 def settings(**changes: Any) -> TrainConfig:

@@ -29,6 +29,13 @@ class Batch(NamedTuple):
 
 
 Batches = Callable[[int], Batch]
+# Writes over the rows of a step, in place: (step, rows (B, S) int32), the S tokens of each window in their order. It sees
+# the global batch after its order is settled; inputs and targets are made from what it leaves.
+Overlay = Callable[[int, NDArray[np.int32]], None]
+
+
+def untouched(step: int, rows_BS: NDArray[np.int32]) -> None:
+    """The overlay that writes nothing."""
 
 
 class Stream(NamedTuple):
@@ -36,6 +43,7 @@ class Stream(NamedTuple):
 
     batches: Batches
     window: int  # predictions a window
+    row_tokens: int  # S: tokens that the source supplies for a window: T, or T + 1 where the first is no target
     vocab_size: int  # ids are in [0, vocab_size)
     categories: tuple[str, ...]  # the components the run trains on, in the order of their indices
     windows_per_epoch: int | None  # None: windows are drawn independently

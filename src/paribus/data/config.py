@@ -222,3 +222,4 @@ class Seeds(Section):
     weights: Count = Field(0, description="the model's initial weights")
     order: Count = Field(0, description="which windows are drawn, and in which order")
     labels: Count = Field(0, description="how `labels: shuffled` deals out the categories")
+    insertions: Count = Field(0, description="where insertions go, and which items get a copy more")

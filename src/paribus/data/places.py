@@ -95,14 +95,18 @@ def lay_out(store: Store, view: View, categories: Sequence[str], stride: int = 1
 
 def read(store: Store, view: View, starts: NDArray[np.int64]) -> Batch:
     """The windows that begin at these positions of the store; their ids are the positions."""
-    tokens = store.gather(starts, view.num_read)
+    return as_batch(store, view, store.gather(starts, view.num_read), starts)
+
+
+def as_batch(store: Store, view: View, rows_BS: NDArray[np.int32], starts: NDArray[np.int64]) -> Batch:
+    """Inputs and targets of rows: with a start token before each every token is a target, else all but the first."""
     if not view.start_token:
-        return Batch(tokens[:, :-1], tokens[:, 1:], starts)
+        return Batch(rows_BS[:, :-1], rows_BS[:, 1:], starts)
     assert store.start_token_id is not None  # lay_out has refused such a store
-    shifted = np.empty_like(tokens)
+    shifted = np.empty_like(rows_BS)
     shifted[:, 0] = store.start_token_id
-    shifted[:, 1:] = tokens[:, :-1]
-    return Batch(shifted, tokens, starts)
+    shifted[:, 1:] = rows_BS[:, :-1]
+    return Batch(shifted, rows_BS, starts)
 
 
 def labels_of(store: Store, labels_seed: int | None = None) -> NDArray[np.int32]:

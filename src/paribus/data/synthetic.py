@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paribus.data.batches import Batch, Stream
+from paribus.data.batches import Batch, Overlay, Stream, untouched
 from paribus.data.config import CoinsData, HiddenMarkovData, MarkovData, Seeds
 from paribus.data.generators import generator
 from paribus.data.numbered import by_step, uniform
@@ -147,7 +147,7 @@ def component_names(source: Source) -> tuple[str, ...]:
     return tuple(f"component-{number:02d}" for number in range(source.num_components))
 
 
-def synthetic_stream(config: SyntheticData, seeds: Seeds, batch_size: int) -> Stream:
+def synthetic_stream(config: SyntheticData, seeds: Seeds, batch_size: int, overlay: Overlay = untouched) -> Stream:
     """An endless stream of fresh windows; window n of the run is the n-th, whatever the batch size."""
     source = synthetic_source(config)
     make = windows(config, seeds)
@@ -155,11 +155,14 @@ def synthetic_stream(config: SyntheticData, seeds: Seeds, batch_size: int) -> St
 
     def batches(step: int) -> Batch:
         ids = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
-        return with_start(source, rows(step).copy(), ids)
+        symbols = rows(step).copy()
+        overlay(step, symbols)
+        return with_start(source, symbols, ids)
 
     return Stream(
         batches=batches,
         window=config.window,
+        row_tokens=config.window,
         vocab_size=source.vocab_size,
         categories=component_names(source),
         windows_per_epoch=None,

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paribus.data.batches import Batch, Stream
+from paribus.data.batches import Batch, Overlay, Stream, untouched
 from paribus.data.chunks import Epochs, plan_epochs
 from paribus.data.config import ChunkWindows, RandomWindows, Seeds, TextData
 from paribus.data.draws import Draws, weigh
 from paribus.data.mixture import check_names, choose_categories
 from paribus.data.numbered import by_step
 from paribus.data.permutation import nth_key, permute, shuffle_key
-from paribus.data.places import Places, View, categories_of, lay_out, read, view_of
+from paribus.data.places import Places, View, as_batch, categories_of, lay_out, read, view_of
 from paribus.data.store import Store, open_store
 from paribus.data.tokenizer import token_bytes
 
@@ -22,8 +22,8 @@ __all__ = ["FrozenWindows", "View", "categories_of", "frozen_windows", "text_str
 _WINDOWS_AT_ONCE = 2**15  # their starts take 256 KiB and two or three milliseconds; fewer cost more each
 
 
-def text_stream(config: TextData, seeds: Seeds, batch_size: int) -> Stream:
-    """The training windows of a store.
+def text_stream(config: TextData, seeds: Seeds, batch_size: int, overlay: Overlay = untouched) -> Stream:
+    """The training windows of a store, with `overlay` written over them.
 
     Raises DataError when a category is unknown or its documents are too few or too short; StoreError without a store.
     """
@@ -37,10 +37,14 @@ def text_stream(config: TextData, seeds: Seeds, batch_size: int) -> Stream:
         windows_per_epoch, unique = law.slots, law.num_distinct() * view.window
 
     def batches(step: int) -> Batch:
-        return read(store, view, positions(step).copy())
+        starts = positions(step).copy()
+        rows = store.gather(starts, view.num_read)
+        overlay(step, rows)
+        return as_batch(store, view, rows, starts)
 
-    facts = _facts(law.places) | law.facts()
-    return Stream(batches, view.window, store.vocab_size, law.places.categories, windows_per_epoch, unique, facts)
+    categories, facts = law.places.categories, _facts(law.places) | law.facts()
+    size = (view.window, view.num_read, store.vocab_size)
+    return Stream(batches, *size, categories, windows_per_epoch, unique, facts)
 
 
 def unique_tokens(config: TextData, seeds: Seeds, num_windows: int) -> int:

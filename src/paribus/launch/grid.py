@@ -11,8 +11,8 @@ from pydantic import Field, field_validator
 
 from paribus.config import Section, difference, parse, resolve
 from paribus.errors import ConfigError
-from paribus.experiment import RunConfig
 from paribus.mistakes import Mistake, refusal
+from paribus.run_config import RunConfig
 from paribus.tree import Change, Keys, Node, Where, did_you_mean, dotted, found, plain, planted, put_all, split, walk
 from paribus.yaml12 import changes, follow, inherit
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from paribus import experiment
-from paribus.experiment import RunConfig
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 
 THREAD_VARIABLES = (

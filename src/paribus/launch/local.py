@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paribus.errors import RunError
-from paribus.experiment import RunConfig
 from paribus.launch.display import Display
 from paribus.launch.jobs import Ending, Job, SweepResult, log_attempt, log_tail, make_jobs, num_cores, thread_limits
 from paribus.launch.nursery import Nursery, has_gpu_driver
+from paribus.run_config import RunConfig
 from paribus.train.signals import Interrupts
 
 # what every `paribus train` imports; nothing of it starts a thread

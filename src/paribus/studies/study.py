@@ -15,10 +15,10 @@ from paribus.config import Section
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
 from paribus.errors import ConfigError, RunError, RunFailed
-from paribus.experiment import RunConfig
 from paribus.launch import grid, local
 from paribus.launch.grid import SweepConfig
 from paribus.report.page import write_report
+from paribus.run_config import RunConfig
 
 STUDIES = ("ergodic",)
 Runs = Mapping[str, Sequence[Path]]  # sweep -> its run directories, in the order of its points

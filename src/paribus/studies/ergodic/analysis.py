@@ -15,8 +15,8 @@ from paribus.errors import RunError
 from paribus.evals.power_law import PowerLaw, fit_power_law
 from paribus.evals.results import EvalResult, WindowTable, read_result, result_path
 from paribus.evals.statistics import Interval, ergodic_ceiling, over_seeds, paired_difference, shared_windows
-from paribus.experiment import RunConfig
 from paribus.report.collect import evaluations, provenance
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 
 BASELINES = "baselines"  # the sweep whose runs are trained on one category each

@@ -1,0 +1,1 @@
+"""Insertions: chosen tokens written over known spans of the training stream, planned once and audited afterwards."""

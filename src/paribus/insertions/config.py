@@ -1,0 +1,116 @@
+"""The settings of insertions: what is written over the training stream, how often, and where."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from paribus.config import Count, Fraction, PositiveCount, Section
+
+# --- where: all counts are of the run's own training order, from 0; every interval is half-open ------------------------
+
+
+class Within(Section):
+    """A part of the run: at most one of the three. None: the whole run."""
+
+    steps: tuple[Count, PositiveCount] | None = Field(None, description="[first, stop): batches of the run, from 0")
+    tokens: tuple[Count, PositiveCount] | None = Field(
+        None, description="[first, stop): tokens of the stream; only rows that lie wholly inside are used"
+    )
+    fraction: tuple[Fraction, Fraction] | None = Field(None, description="[from, to): parts of the run, e.g. [0.5, 1]")
+
+    @model_validator(mode="after")
+    def _one_interval(self) -> "Within":
+        given = {name: value for name in ("steps", "tokens", "fraction") if (value := getattr(self, name)) is not None}
+        if len(given) > 1:
+            raise ValueError(f"at most one of steps, tokens, fraction is expected, found {', '.join(given)}")
+        for name, (first, stop) in given.items():
+            if first >= stop:
+                raise ValueError(f"{name}: [first, stop) with first < stop is expected, found [{first}, {stop}]")
+        return self
+
+
+class Random(Section):
+    """Anywhere inside a row, every place equally likely, never over another insertion."""
+
+    kind: Literal["random"] = "random"
+    within: Within = Within()
+    epochs: Literal["all"] | list[Count] = Field(
+        "all", description="epochs of the data, from 0; a list needs `windows: {kind: chunks}`"
+    )
+    min_gap_steps: Count = Field(0, description="steps between any two copies of an item, at least")
+
+
+class EveryN(Section):
+    """One copy of every item in each n-th step, anywhere in its batch."""
+
+    kind: Literal["every"] = "every"
+    steps: PositiveCount
+    within: Within = Within()
+
+
+class Explicit(Section):
+    """At the coordinates that the file names: (step * B + row) * S + offset, S tokens a row."""
+
+    kind: Literal["explicit"] = "explicit"
+    position_key: str = Field("position", description="the field with a coordinate, or a list of them: a copy at each")
+
+
+class WholeBatch(Section):
+    """Every row of these batches holds one item and then end-of-text tokens; the items go round."""
+
+    kind: Literal["whole_batch"] = "whole_batch"
+    steps: Annotated[list[Count], Field(min_length=1)]
+
+
+Where = Annotated[Random | EveryN | Explicit | WholeBatch, Field(discriminator="kind")]
+
+# --- what --------------------------------------------------------------------------------------------------------------
+
+
+class _Experiment(Section):
+    repetitions: Annotated[float, Field(ge=0)] = Field(
+        1.0,
+        description="copies of every item; 2.5: two of each, and one more of a random half; .25: one of a random quarter",
+    )
+    repetitions_key: str | None = Field(None, description="a field of the file with each item's own number of copies")
+    where: Where = Random()
+    items: tuple[Count, PositiveCount] | None = Field(None, description="[first, stop): only these lines of the file")
+
+
+class Texts(_Experiment):
+    """Texts of a JSONL file. Where a place is not explicit, a text stands between end-of-text tokens if it fits."""
+
+    kind: Literal["texts"] = "texts"
+    file: str = Field(description=".jsonl, .jsonl.gz or .jsonl.zst, one object a line")
+    key: str = "text"
+    add_eos: bool = Field(True, description="wrap texts in end-of-text tokens")
+
+
+class Tokens(_Experiment):
+    """Lists of token ids of a JSONL file, written as they are unless `add_eos`."""
+
+    kind: Literal["tokens"] = "tokens"
+    file: str
+    key: str = "tokens"
+    add_eos: bool = False
+
+
+class Benchmark(_Experiment):
+    """Contamination: questions of a benchmark with their correct option, one text each.
+
+    Lines hold `context`, `choices` and `gold`, as the evaluation of kind `ranked` reads them."""
+
+    kind: Literal["benchmark"] = "benchmark"
+    file: str
+    add_eos: bool = True
+
+
+Experiment = Annotated[Texts | Tokens | Benchmark, Field(discriminator="kind")]
+
+
+class InsertionsConfig(Section):
+    """What is written over the stream. Each experiment draws from a generator of its own, keyed by its name."""
+
+    experiments: Annotated[dict[str, Experiment], Field(min_length=1)]
+    control: bool = Field(False, description="the matched control: the same run, nothing inserted")
+    eos: str | None = Field(None, description="the end-of-text token; null: the tokenizer's first special token")

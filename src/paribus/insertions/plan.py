@@ -1,0 +1,232 @@
+"""The plan: every span that is written over a stream, compiled once, immutable, memory-mapped.
+
+start.npy        (N,) int64   coordinate of each span in training order, ascending
+offsets.npy      (N + 1,) int64   its tokens are tokens[offsets[n] : offsets[n + 1]]
+tokens.npy       uint32
+experiment.npy   (N,) uint16   index into the manifest's experiments
+item.npy         (N,) uint32   line of the experiment's file, from 1
+repetition.npy   (N,) uint32   which copy of the item
+manifest.json    what it was compiled for, what it holds, the hash of each array; written last
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paribus import config as configs
+from paribus.data.part import part_folder
+from paribus.errors import PlanError
+
+MANIFEST = "manifest.json"
+DTYPES = {"start": "<i8", "offsets": "<i8", "tokens": "<u4", "experiment": "<u2", "item": "<u4", "repetition": "<u4"}
+
+
+class Geometry(NamedTuple):
+    """The stream as a grid of rows: row n of the run is row n % B of batch n // B."""
+
+    batch_size: int  # B
+    row_tokens: int  # S: the tokens of a window that its source supplies
+    num_steps: int
+    rows_per_epoch: int | None = None  # None: windows are drawn independently
+
+    @property
+    def num_rows(self) -> int:
+        return self.batch_size * self.num_steps
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_rows * self.row_tokens
+
+
+class Spans(NamedTuple):
+    """N spans that overlap nowhere and cross no row, in training order."""
+
+    start: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    tokens: NDArray[np.uint32]
+    experiment: NDArray[np.uint16]
+    item: NDArray[np.uint32]
+    repetition: NDArray[np.uint32]
+
+    @property
+    def length(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+class Plan:
+    """Spans, and what they were planned for. `overlay` is the seam: it writes them into the rows of a step."""
+
+    def __init__(self, spans: Spans, geometry: Geometry, manifest: Mapping[str, Any]) -> None:
+        self.spans, self.geometry, self.manifest = spans, geometry, dict(manifest)
+        self._per_step = geometry.batch_size * geometry.row_tokens
+
+    @property
+    def experiments(self) -> list[str]:
+        return list(self.manifest["experiments"])
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the manifest, which holds the hash of every array."""
+        return hashlib.sha256(_canonical(self.manifest)).hexdigest()
+
+    def of_step(self, step: int) -> slice:
+        """The spans of one step."""
+        first = step * self._per_step
+        low, high = self.spans.start.searchsorted([first, first + self._per_step])
+        return slice(int(low), int(high))
+
+    def overlay(self, step: int, rows_BS: NDArray[np.int32]) -> None:
+        """Write the spans of a step over its rows, in place. rows_BS: (B, S), contiguous."""
+        some = self.of_step(step)
+        if some.start == some.stop:
+            return
+        places, low, high = self._places(step, some)
+        rows_BS.reshape(-1)[places] = self.spans.tokens[low:high]
+
+    def mask(self, step: int) -> NDArray[np.bool_]:
+        """(B, S): which tokens of a step the plan writes."""
+        mask = np.zeros(self._per_step, bool)
+        some = self.of_step(step)
+        if some.start < some.stop:
+            mask[self._places(step, some)[0]] = True
+        return mask.reshape(self.geometry.batch_size, self.geometry.row_tokens)
+
+    def _places(self, step: int, some: slice) -> tuple[NDArray[np.int64], int, int]:
+        """Where in the flattened rows of a step the tokens [low, high) of the plan go."""
+        offsets = self.spans.offsets[some.start : some.stop + 1]
+        low, high = int(offsets[0]), int(offsets[-1])
+        shift = self.spans.start[some] - step * self._per_step - (offsets[:-1] - low)
+        return np.arange(high - low) + np.repeat(shift, np.diff(offsets)), low, high
+
+    def place(self, start: int) -> tuple[int, int, int]:
+        """(step, row, offset) of a coordinate."""
+        row, offset = divmod(int(start), self.geometry.row_tokens)
+        return *divmod(row, self.geometry.batch_size), offset
+
+    def table(self) -> Iterator[dict[str, Any]]:
+        """What each experiment writes: items, copies, tokens, their share of the stream, first and last step."""
+        length = self.spans.length
+        for number, name in enumerate(self.experiments):
+            own = self.spans.experiment == number
+            start = self.spans.start[own]
+            tokens = int(length[own].sum())
+            yield {
+                "experiment": name,
+                "items": len(np.unique(self.spans.item[own])),
+                "copies": len(start),
+                "tokens": tokens,
+                "share": tokens / self.geometry.num_tokens,
+                "first_step": int(start[0]) // self._per_step if len(start) else None,
+                "last_step": int(start[-1]) // self._per_step if len(start) else None,
+            }
+
+
+def table_lines(plan: Plan) -> list[str]:
+    """The plan's table for a person: a line for each experiment."""
+    if not plan.experiments:
+        return ["insertions: none (control)"]
+    lines = ["insertions          items    copies      tokens     share    steps"]
+    for row in plan.table():
+        steps = f"{row['first_step']} to {row['last_step']}" if row["copies"] else "-"
+        counts = f"{row['items']:>7,}{row['copies']:>10,}{row['tokens']:>12,}{row['share']:>10.4%}"
+        lines.append(f"{row['experiment']:<18}{counts}    {steps}")
+    return lines
+
+
+def make_manifest(
+    spans: Spans, geometry: Geometry, base: Mapping[str, Any], experiments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """base: what the plan was compiled for, as JSON: data, order, seeds, batch, window, and the insertions themselves."""
+    arrays = {
+        name: {"count": len(array), "sha256": hashlib.sha256(_bytes(name, array)).hexdigest()}
+        for name, array in spans._asdict().items()
+    }
+    return {
+        "format": "paribus-plan",
+        "version": 1,
+        "geometry": geometry._asdict(),
+        "experiments": dict(experiments),
+        "arrays": arrays,
+        "base": dict(base),
+    }
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write the plan; the folder is whole or absent. Raises PlanError when it exists, DataError when the device is full."""
+    with part_folder(folder) as part:
+        for name, array in plan.spans._asdict().items():
+            np.save(part / f"{name}.npy", array.astype(DTYPES[name], copy=False))
+        write_ledger(plan, part / "ledger.parquet")
+        (part / MANIFEST).write_text(json.dumps(plan.manifest, indent=1) + "\n")
+
+
+def open_plan(folder: Path, base: Mapping[str, Any] | None = None) -> Plan:
+    """Open a plan. Raises PlanError when it is damaged, or, with every key that differs, when it is not for this `base`."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in DTYPES}
+        spans, geometry = Spans(**arrays), Geometry(**manifest["geometry"])
+    except FileNotFoundError as error:
+        raise PlanError(
+            f"{folder}: no whole plan: {Path(str(error.filename)).name} is missing; remove the folder to compile it again"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(f"{folder}: a damaged plan ({error}); remove the folder to compile it again") from None
+    if base is not None:
+        differing = [
+            f"  {key}: {old} in the plan, {new} now"
+            for key, old, new in configs.difference(manifest["base"], _plain(base))
+        ]
+        if differing:
+            lines = "\n".join(differing)
+            raise PlanError(
+                f"{folder}: made for another stream; remove the folder to compile the plan again. It differs in\n{lines}"
+            )
+    for name, array in arrays.items():
+        if (found := len(array)) != (expected := manifest["arrays"][name]["count"]):
+            raise PlanError(
+                f"{folder / name}.npy: {found:,} entries, expected {expected:,}; remove {folder} to compile it again"
+            )
+    return Plan(spans, geometry, manifest)
+
+
+def verify_plan(plan: Plan, folder: Path) -> None:
+    """Raise PlanError, naming the array, unless every array is what the manifest says."""
+    for name, array in plan.spans._asdict().items():
+        digest, expected = hashlib.sha256(_bytes(name, array)).hexdigest(), plan.manifest["arrays"][name]["sha256"]
+        if digest != expected:
+            raise PlanError(
+                f"{folder / name}.npy: sha256 {digest[:12]}... found, {expected[:12]}... expected; the plan was altered"
+            )
+
+
+def write_ledger(plan: Plan, path: Path) -> None:
+    """The exposure ledger: one row a copy, in training order; the join key of every analysis."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    spans, size = plan.spans, plan.geometry
+    row, offset = np.divmod(spans.start, size.row_tokens)
+    step, row = np.divmod(row, size.batch_size)
+    names = pa.DictionaryArray.from_arrays(spans.experiment.astype(np.int32), plan.experiments)
+    columns = {"experiment": names, "item": spans.item, "repetition": spans.repetition}
+    columns |= {"step": step, "row": row, "offset": offset, "length": spans.length}
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def _bytes(name: str, array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array, DTYPES[name]).data
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON reads it back: tuples are lists."""
+    return json.loads(json.dumps(value))

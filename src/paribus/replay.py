@@ -1,0 +1,69 @@
+"""Regenerate the token stream of a run from its directory, with and without its insertions."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paribus import experiment
+from paribus.data.batches import Batch, untouched
+from paribus.data.config import TextData
+from paribus.data.places import categories_of, view_of
+from paribus.data.store import open_store
+from paribus.data.stream import build_stream
+from paribus.data.synthetic import windows
+from paribus.errors import RunError
+from paribus.insertions.plan import verify_plan
+from paribus.insertions.trace import Watch
+from paribus.rundir import RunDir
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Replay:
+    """The stream of one run. `batch` also leaves the rows of its step, before and after the plan, in `watch`.
+
+    Opening it verifies the store and the plan. Raises RunError when the run has not begun, StoreError and PlanError when
+    what it reads is not what it read."""
+
+    def __init__(self, run: RunDir) -> None:
+        if not run.stream_path.exists():
+            raise RunError(f"{run.path}: no stream.u64: the run has not begun; `paribus train {run.path}` starts it")
+        self.run, self.config = run, experiment.load(run)
+        self.consumed = np.fromfile(run.stream_path, dtype="<u8")  # the hash of every batch that was trained on
+        data = self.config.data
+        self.store = open_store(Path(data.store), verify=True) if isinstance(data, TextData) else None
+        self.plan = experiment.open_insertions(run, self.config) if self.config.insertions else None
+        if self.plan:
+            verify_plan(self.plan, run.insertions)
+        self.watch = Watch(self.plan.overlay if self.plan else untouched)
+        self.stream = build_stream(data, self.config.seeds, self.config.train.batch_size, self.watch)
+
+    def batch(self, step: int) -> Batch:
+        return self.stream.batches(step)
+
+    def was_consumed(self, step: int, batch: Batch) -> bool:
+        """Whether the trainer logged this very batch at this step."""
+        return int.from_bytes(batch.digest(), "little") == int(self.consumed[step])
+
+    def written(self, step: int) -> NDArray[np.bool_]:
+        """(B, S): which tokens of the step that was replayed last the plan writes."""
+        return np.zeros(self.watch.after.shape, bool) if self.plan is None else self.plan.mask(step)
+
+    def categories(self, batch: Batch) -> list[str]:
+        """The category of each window, as the run saw it."""
+        data, seeds = self.config.data, self.config.seeds
+        if isinstance(data, TextData):
+            assert self.store is not None
+            return categories_of(self.store, batch.window_ids, view_of(data, seeds).labels_seed)
+        first, last = int(batch.window_ids[0]), int(batch.window_ids[-1])
+        _, component = windows(data, seeds)(first, last + 1)
+        return [self.stream.categories[number] for number in component]
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer | None":
+        """What decodes its tokens; None for synthetic sources."""
+        return self.store.tokenizer() if self.store else None
