@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from paribus import cli, experiment
+from paribus import __version__, cli, experiment
 from tiny_runs import coins_run, text_run
 
 
@@ -258,6 +258,56 @@ def test_the_schema_names_the_settings(paribus):
     code, out, _ = paribus("schema", "run")
     assert code == 0
     assert "optimizer" in json.dumps(json.loads(out))
+
+
+def test_an_edited_config_trains_another_run_under_the_same_name(paribus, tmp_path):
+    run, config = coins_run(tmp_path)
+    experiment.run(run, config)
+    (run.path / "DONE").unlink()
+    text = run.config_path.read_text()
+    run.config_path.write_text(text.replace("lr: 0.003", "lr: 0.002"))
+    refused(
+        paribus("train", run.path), "holds another run", "train.optimizer.lr: 0.003 in the directory, 0.002 asked for"
+    )
+    refused(paribus("audit", run.path), "train.optimizer.lr: 0.003 in the directory, 0.002 asked for")
+    run.config_path.write_text(text)
+    assert paribus("train", run.path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "overrides", "message"),
+    [
+        (text_run, ["data.window=5000"], "data: window: a window of 5000"),
+        (text_run, ["evals.test.window=5000"], "evals.test: window: a window of 5000"),
+        (text_run, ["data.categories.names=[z]"], "data: categories.names: no category 'z'"),
+        (coins_run, ["train.budget.steps=null", "train.budget.epochs=2"], "have no epochs"),
+        (coins_run, ["train.budget.tokens=1000"], "found steps and tokens; make the others null"),
+        (coins_run, ["launch.engine=ddp", "launch.num_processes=3"], "8 windows cannot be cut evenly over"),
+    ],
+)
+def test_a_mistake_that_shows_late_leaves_a_run_behind(paribus, asked, tmp_path, make, overrides, message):
+    path = asked(make=make)
+    refused(paribus("train", path, *overrides), message)
+    assert not any((tmp_path / "runs").rglob("*-*"))
+
+
+def test_a_folder_that_must_not_be_written(paribus, asked, tmp_path):
+    refused(paribus("train", asked(), "paths.runs=/proc/runs"), "/proc/runs/small/coins-", "cannot be written")
+
+
+def test_a_model_that_is_not_there(paribus, tmp_path):
+    file = tmp_path / "eval.yaml"
+    file.write_text("evals: {again: {kind: causality}}")
+    refused(paribus("eval", tmp_path / "nosuch", file), "nosuch: no such folder")
+    refused(paribus("eval", tmp_path, file), "holds neither config.yaml (a run) nor config.json (a model)")
+
+
+def test_the_version_and_settings_that_show_takes(paribus, asked):
+    assert paribus("--version") == (0, f"paribus {__version__}\n", "")
+    path = asked()
+    assert "lr: 0.5" in paribus("show", path, "train.optimizer.lr=0.5")[1]
+    assert paribus("show", path, path, "seeds.order=3") == (0, "no key differs\n", "")
+    refused(paribus("study", "ergodc", "smoke"), "did you mean ergodic?")
 
 
 def test_a_checkpoint_that_does_not_exist(paribus, tmp_path):

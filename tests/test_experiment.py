@@ -232,7 +232,10 @@ def test_following_an_evaluation_that_never_comes_is_refused(tmp_path, override)
 
 def test_an_evaluation_that_does_not_fit_the_data_fails_before_the_first_step(tmp_path):
     run, config = text_run(tmp_path, "evals.optimum={kind: bayes}")
-    with pytest.raises(ConfigError, match="bayes needs a synthetic source"):
+    with pytest.raises(ConfigError, match=r"evals\.optimum: an evaluation of kind bayes needs a synthetic source"):
         experiment.run(run, config)
-    assert not run.metrics_path.exists()
+    assert not run.path.exists()
+    experiment.hold(run, config)  # as a sweep does: there it is kept, and says why
+    with pytest.raises(ConfigError):
+        experiment.run(run, config)
     assert run.status()["state"] == "failed"

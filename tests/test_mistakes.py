@@ -209,7 +209,8 @@ def test_a_run_is_told_all_its_mistakes(tmp_path):
     assert refused(tmp_path, text, schema=RunConfig).splitlines() == [
         "plan.yaml:3: data.num_components: found 0, expected a whole number >= 1",
         f'plan.yaml:4: model.name: found "micro-nex", expected {presets}, did you mean "micro-neox"?',
-        "plan.yaml:5: train.budget: exactly one of steps, tokens, epochs is expected, found ['steps', 'tokens']",
+        "plan.yaml:5: train.budget: exactly one of steps, tokens, epochs is expected, found steps and tokens;"
+        " make the others null",
         'plan.yaml:5: train.optimizer.lr: found "fast", expected a number > 0',
         'plan.yaml:6: evals.bayes.kind: found "bias", expected "loss", "bayes" or "causality", did you mean "bayes"?',
     ]

@@ -207,7 +207,8 @@ def print_audit(paths: list[Path], out: Path | None = None) -> int:
     from rich.progress import Progress as Bar
 
     runs = [RunDir(path) for path in paths]
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
 
         def progress(what: str) -> Progress:
             task = bar.add_task(what, total=None)

@@ -22,6 +22,24 @@ Exit codes: 0 done, 1 a run failed, 2 a mistake in what was typed, 130/143 stopp
 """,
 )
 
+
+def _print_version(is_asked: bool) -> None:
+    from paribus import __version__
+
+    if is_asked:
+        print(f"paribus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -113,7 +131,10 @@ def sweep(
         return
     result = local.sweep(configs, max_parallel)
     print(result.line())
-    print(f"next: paribus report {configs[0].paths.runs}/{configs[0].study}")
+    if result.signal:
+        print("next: the same command, which goes on from there")
+    else:
+        print(f"next: paribus report {configs[0].paths.runs}/{configs[0].study}")
     sys.exit(result.exit_code)
 
 
@@ -161,18 +182,29 @@ def study(
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="RUN.yaml or a run directory.")],
-    other: Annotated[Path | None, typer.Argument(help="Another, to print the keys that differ.")] = None,
-    override: Annotated[list[str] | None, typer.Option("--set", help="KEY.PATH=VALUE, for both.")] = None,
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OTHER] [KEY.PATH=VALUE ...]", help="Another, to print the keys that differ; settings for both."
+        ),
+    ] = None,
 ) -> None:
-    """Print a run's resolved config, or the keys in which two runs differ."""
+    """Print a run's resolved config, or the keys in which two runs differ.
+
+    `paribus show a.yaml b.yaml` or `paribus show runs/ergodic/k4-seed0-1a2b3c4d train.optimizer.lr=1e-3`"""
     from paribus import config as configs
     from paribus import experiment
+    from paribus.errors import ConfigError
 
-    one = experiment.read(run, override or [])
-    if other is None:
+    overrides = [word for word in rest or [] if "=" in word]
+    others = [Path(word) for word in rest or [] if "=" not in word]
+    if len(others) > 1:
+        raise ConfigError(f"show: two runs can be compared, found {len(others) + 1}")
+    one = experiment.read(run, overrides)
+    if not others:
         print(configs.dump(one), end="")
         return
-    two = experiment.read(other, override or [])
+    two = experiment.read(others[0], overrides)
     differing = configs.difference(one.model_dump(mode="json"), two.model_dump(mode="json"))
     print("\n".join(f"{key}: {a} | {b}" for key, a, b in differing) or "no key differs")
 
@@ -196,7 +228,9 @@ def audit(
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="A store or a run directory.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A store, which is verified first, a run directory, or any other folder.")
+    ],
     url: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX")],
     endpoint_url: Annotated[str | None, typer.Option(help="An S3 server other than Amazon's.")] = None,
     delete_local: Annotated[
@@ -205,7 +239,10 @@ def push(
 ) -> None:
     """Upload a store or a run directory to S3: all or nothing, verified, resumable."""
     from paribus import remote
+    from paribus.data.store import MANIFEST, open_store
 
+    if (folder / MANIFEST).is_file():
+        open_store(folder, verify=True)
     print(remote.push(folder, url, endpoint_url=endpoint_url, delete_local=delete_local).line())
     print(f"next: paribus pull {url} FOLDER")
 

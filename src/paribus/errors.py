@@ -13,6 +13,9 @@ ParibusError             exit 2   a user's mistake: where, what was found, what 
     └── Diverged                  a loss that is not finite
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class ParibusError(Exception):
     """A mistake that one clear line explains; the command line prints it and exits with `exit_code`."""
@@ -60,3 +63,12 @@ class RunFailed(ParibusError):
 
 class Diverged(RunFailed):
     """A loss stopped being finite."""
+
+
+@contextlib.contextmanager
+def named(section: str) -> Iterator[None]:
+    """Put the section of the config before what a part says of its own settings: a part does not know where it stands."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{section}: {error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from paribus import config as configs
 from paribus.config import Section
 from paribus.data.config import DataConfig, Seeds
-from paribus.errors import CheckpointError, ConfigError, RunError
+from paribus.errors import CheckpointError, ConfigError, RunError, named
 from paribus.evals.config import EvalConfig
 from paribus.evals.results import read_result, result_path, write_result
 from paribus.experiment import load
@@ -48,6 +48,9 @@ def evaluate(
         run = load(directory)
         data, seeds = config.data or run.data, run.seeds
         folders = {step_of(folder): folder for folder in chosen_checkpoints(directory, steps)}
+    elif not (model / "config.json").is_file():
+        found = "holds neither config.yaml (a run) nor config.json (a model)" if model.is_dir() else "no such folder"
+        raise ConfigError(f"{model}: {found}")
     elif config.data is not None:
         data, seeds, folders = config.data, config.seeds, {0: model}
     else:
@@ -57,7 +60,10 @@ def evaluate(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     context = EvalContext(data, seeds, device, console=Console(stderr=True))
     refuse_other(directory.evals, config.evals, list(folders))
-    scorers = {name: build_evaluation(evaluation, context) for name, evaluation in config.evals.items()}
+    scorers = {}
+    for name, evaluation in config.evals.items():
+        with named(f"evals.{name}"):
+            scorers[name] = build_evaluation(evaluation, context)
     for step, folder in folders.items():
         weights = load_model(folder) if is_run else load_weights(folder)
         weights.to(context.device)

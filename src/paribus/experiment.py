@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from paribus import config as configs
 from paribus import provenance, rundir
 from paribus.data.batches import Stream
 from paribus.data.config import TextData
-from paribus.errors import Diverged, ParibusError, RunError
+from paribus.errors import Diverged, ParibusError, RunError, named
 from paribus.evals.config import EvalConfig
 from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, resolve, verify_stores
 from paribus.insertions.config import InsertionsConfig
@@ -42,7 +43,7 @@ def hold(run: RunDir, config: RunConfig) -> None:
     if run.config_path.exists():
         refuse_changes(run, config)
     if not run.is_done:  # what may differ is where and how: the newest word counts
-        run.path.mkdir(parents=True, exist_ok=True)
+        run.make()
         rundir.write_text(run.config_path, configs.dump(config))
 
 
@@ -72,9 +73,10 @@ def load(run: RunDir, overrides: Sequence[str] = ()) -> RunConfig:
 def refuse_changes(run: RunDir, config: RunConfig) -> None:
     """Raise RunError, with both values of every key, when `config` is not the run that the directory holds.
 
-    What the held run read is taken from its provenance: its store may have moved since."""
-    begun = json.loads(run.provenance_path.read_text())["stores"] if run.provenance_path.exists() else None
-    held, asked = resolve(configs.load(run.config_path, RunConfig), begun), resolve(config)
+    Of a run that has begun, provenance.json says what it is, whatever was done to config.yaml since."""
+    known = json.loads(run.provenance_path.read_text()) if run.provenance_path.exists() else {}
+    held = known["config"] if "config" in known else resolve(configs.load(run.config_path, RunConfig))
+    asked = json.loads(json.dumps(resolve(config)))
     changed = {
         key: f"  {key}: {old} in the directory, {new} asked for"
         for key, old, new in configs.difference(held, asked)
@@ -96,10 +98,22 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
     Every rank of a process group calls this; rank 0 writes. The status tells the end: done, stopped (a signal), diverged
     or failed. Raises Diverged for a loss that is not finite, RunError when another process holds the directory, when the
     device is full, or when the data are no longer those that the run began with."""
+    rank = 0 if config.launch.engine == "single" else int(os.environ.get("RANK", 0))
+    is_new = not directory.path.exists()
+    try:
+        return _run(directory, config, rank)
+    except ParibusError as error:
+        if rank == 0 and is_new and error.exit_code == ParibusError.exit_code and not newest(directory.checkpoints):
+            shutil.rmtree(
+                directory.path, ignore_errors=True
+            )  # a mistake that shows before the first step leaves nothing
+        raise
+
+
+def _run(directory: RunDir, config: RunConfig, rank: int) -> "Outcome":
     from paribus.train.engine import build_engine
     from paribus.train.loop import Outcome
 
-    rank = 0 if config.launch.engine == "single" else int(os.environ.get("RANK", 0))
     with directory.lock() if rank == 0 else contextlib.nullcontext():
         if directory.is_done:  # another process finished it while this one waited for its turn
             return Outcome("done", directory.status().get("step", 0), "done already")
@@ -160,7 +174,8 @@ def plain_stream(config: RunConfig) -> tuple[Stream, int]:
     from paribus.data.stream import build_stream
     from paribus.train.budget import num_steps
 
-    stream = build_stream(config.data, config.seeds, config.train.batch_size)
+    with named("data"):
+        stream = build_stream(config.data, config.seeds, config.train.batch_size)
     return stream, num_steps(config.train, stream)
 
 
@@ -204,7 +219,8 @@ def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list[
     context = EvalContext(config.data, config.seeds, str(engine.device), rank=engine.rank, world=engine.world)
 
     def action(name: str, config: EvalConfig) -> Action:
-        evaluation = build_evaluation(config, context)
+        with named(f"evals.{name}"):
+            evaluation = build_evaluation(config, context)
 
         def score(step: int) -> Mapping[str, float]:
             result = evaluation(engine.model)
@@ -257,7 +273,7 @@ def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]
     """Add this process to provenance.json. Raises RunError when the run began with other stores or pretrained weights."""
     prints = fingerprints(config) | hub_commit(config)
     path = directory.provenance_path
-    known: dict[str, Any] = {"stores": prints, "data": dict(data), "attempts": []}
+    known: dict[str, Any] = {"config": resolve(config), "stores": prints, "data": dict(data), "attempts": []}
     if path.exists():
         known = json.loads(path.read_text())
     if known["stores"] != prints:

@@ -33,6 +33,7 @@ class Replay:
         if not run.stream_path.exists():
             raise RunError(f"{run.path}: no stream.u64: the run has not begun; `paribus train {run.path}` starts it")
         self.run, self.config = run, experiment.load(run)
+        experiment.refuse_changes(run, self.config)
         self.consumed = np.fromfile(run.stream_path, dtype="<u8")  # the hash of every batch that was trained on
         data = self.config.data
         self.store = open_store(Path(data.store), verify=True) if isinstance(data, TextData) else None

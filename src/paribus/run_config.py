@@ -53,6 +53,15 @@ class RunConfig(Section):
     paths: Paths = Paths()
 
     @model_validator(mode="after")
+    def _ranks_share_the_batch(self) -> "RunConfig":
+        ranks, size = self.launch.num_processes, self.train.batch_size
+        if size % ranks:
+            raise ValueError(
+                f"train.batch_size: {size} windows cannot be cut evenly over launch.num_processes: {ranks}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _evaluations_exist(self) -> "RunConfig":
         train = self.train
         followed = {"train.checkpoints.best_evaluation": train.checkpoints.best_evaluation}

@@ -123,13 +123,24 @@ class RunDir:
         if state == "done":
             write_text(done, f"{now}\n")
 
+    def make(self) -> None:
+        """Make the folder, where it was not yet. Raises RunError where that is not allowed."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the operating system lets go of it even after SIGKILL.
 
         Raises RunError, with the holder, when another process has it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as file:
+        self.make()
+        try:
+            opened = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        with opened as file:
             if not _locks(file):
                 file.seek(0)
                 holder = file.read().strip() or "another process"

@@ -155,13 +155,21 @@ class Prefix:
 
     def _in_words(self, error: Exception) -> RemoteError:
         """What happened, and what to do about it."""
-        from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, NoCredentialsError, SSLError
+        from botocore.exceptions import (
+            ClientError,
+            HTTPClientError,
+            IncompleteReadError,
+            NoCredentialsError,
+            PartialCredentialsError,
+            SSLError,
+        )
         from botocore.exceptions import ConnectionError as NoConnection
 
         endpoint = self._client.meta.endpoint_url
-        if isinstance(error, NoCredentialsError):
+        if isinstance(error, NoCredentialsError | PartialCredentialsError):
             wanted = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment or in .env, or `aws configure`"
-            return RemoteError(f"{self.url}: no S3 credentials; {wanted}")
+            some = "only half of the" if isinstance(error, PartialCredentialsError) else "no"
+            return RemoteError(f"{self.url}: {some} S3 credentials; {wanted}")
         broken = isinstance(error, HTTPClientError | IncompleteReadError | NoConnection)
         if broken and not isinstance(error, SSLError):
             again = "check the endpoint and the network; the same command goes on from here"

@@ -135,6 +135,6 @@ def _progress(context: EvalContext, total: int) -> Iterator[Callable[[], None]]:
     if context.console is None or context.rank:
         yield lambda: None
         return
-    with Progress(console=context.console, transient=True) as bar:
+    with Progress(console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
         task = bar.add_task("evaluating", total=total)
         yield lambda: bar.advance(task)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,13 +136,18 @@ def _pretrained(config: Pretrained, vocab_size: int, window: int) -> PreTrainedM
 
 @contextmanager
 def _loading(where: str, is_folder: bool) -> Iterator[None]:
-    """Turn whatever a folder or the hub raises into one line."""
+    """Turn whatever a folder or the hub raises into one line; what the hub says of its attempts is left out."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
         with without_bars():
             yield
     except Exception as error:  # OSError, ValueError, safetensors' and huggingface_hub's own: all mean "not loadable"
         hint = "" if is_folder else "; not a local folder, and the hub did not give it (offline, misspelt or private?)"
         raise ConfigError(f"{where}: cannot be loaded{hint}: {_one_line(error)}") from error
+    finally:
+        hub.setLevel(level)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What every study is: corpora to prepare, sweeps to run, a report to draw; `paribus study NAME SIZE` carries it through."""
 
+import difflib
 import importlib
 import json
 import shlex
@@ -78,7 +79,9 @@ def plan(config: StudyConfig, runs: Sequence[RunConfig]) -> Iterator[str]:
 def find(name: str, size: str) -> Path:
     """The YAML of a study's size. Raises ConfigError with the names there are."""
     if name not in STUDIES:
-        raise ConfigError(f"study {name!r}: expected one of {', '.join(STUDIES)}")
+        close = difflib.get_close_matches(name, STUDIES, 1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"study {name!r}: expected one of {', '.join(STUDIES)}{meant}")
     if size.endswith((".yaml", ".yml")):
         return Path(size)
     folder = Path(__file__).parent / name

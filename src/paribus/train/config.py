@@ -18,7 +18,8 @@ class Budget(Section):
     def _exactly_one(self) -> "Budget":
         given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"exactly one of steps, tokens, epochs is expected, found {given or 'none'}")
+            found = f"{' and '.join(given)}; make the others null" if given else "none"
+            raise ValueError(f"exactly one of steps, tokens, epochs is expected, found {found}")
         return self
 
 

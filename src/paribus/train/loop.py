@@ -213,5 +213,5 @@ def _diverged(session: _Session, step: int, report: StepReport, batch: Batch) ->
     shown = ", ".join(map(str, ids[:MAX_IDS_IN_A_LINE])) + (", ..." if len(ids) > MAX_IDS_IN_A_LINE else "")
     return Diverged(
         f"{path}: step {step}: the {what} is not finite (loss {report.loss}, gradient norm {report.grad_norm});"
-        f" window ids {shown} ({len(ids)} in diverged.json); no weight was changed"
+        f" window ids {shown} ({len(ids)} in diverged.json); this step changed no weight"
     )
