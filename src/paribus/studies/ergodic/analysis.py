@@ -11,6 +11,7 @@ import polars as pl
 from paribus import config as configs
 from paribus.data.config import NestedCategories, TextData
 from paribus.data.mixture import choose_categories
+from paribus.data.places import view_of
 from paribus.errors import RunError
 from paribus.evals.power_law import PowerLaw, fit_power_law
 from paribus.evals.results import EvalResult, WindowTable, read_result, result_path
@@ -40,6 +41,7 @@ class Trained(NamedTuple):
 
     arm: str  # the sweep it belongs to
     seed: int  # of the choice of categories
+    labels: int | None  # the seed that dealt the categories out anew; None: they are the original ones
     is_nested: bool  # the categories of a smaller K are among these
     active: tuple[str, ...]  # the K categories it was trained on
     home: str  # the one category that the K = 1 run of this seed is trained on
@@ -51,6 +53,12 @@ class Trained(NamedTuple):
     @property
     def k(self) -> int:
         return len(self.active)
+
+    @property
+    def ground(self) -> tuple[int | None, str]:
+        """Two runs can be compared where this is equal: categories of one name hold the same documents in both, and both
+        were scored on the same windows."""
+        return self.labels, self.record["windows"]["fingerprint"]
 
     def category_loss(self, name: str) -> float:
         return float(self.record["by_category"]["mean"][self.record["categories"].index(name)])
@@ -103,7 +111,16 @@ def read(arm: str, path: Path, result: EvalResult) -> Trained:
     home = first if first in active else active[0]
     is_nested = isinstance(config.data.categories, NestedCategories)
     return Trained(
-        arm, seed, is_nested, active, home, result.record, result.windows, provenance(path).get("data", {}), path
+        arm,
+        seed,
+        view_of(config.data, config.seeds).labels_seed,
+        is_nested,
+        active,
+        home,
+        result.record,
+        result.windows,
+        provenance(path).get("data", {}),
+        path,
     )
 
 
@@ -127,12 +144,14 @@ def paired_differences(runs: Sequence[Trained]) -> pl.DataFrame:
     """Each run against the model trained on one of its categories alone, on that category: the same windows, paired.
 
     One row a run, category and band of positions (`all` first): the difference with its bootstrap interval, nats a token.
-    The single-category model is that of the run's own sweep and seed, else of the sweep `baselines`."""
-    singles = {(run.arm, run.seed, run.active[0]): run for run in runs if run.k == 1}
+    The single-category model is that of the run's own sweep and seed, else of the sweep `baselines`, if it was trained
+    under the same labels and scored on the same windows; without one there is no row."""
+    singles = {(run.arm, run.seed, run.active[0], run.ground): run for run in runs if run.k == 1}
     rows = []
     for run in runs:
         for name in run.active:
-            single = singles.get((run.arm, run.seed, name)) or singles.get((BASELINES, run.seed, name))
+            own, baseline = ((arm, run.seed, name, run.ground) for arm in (run.arm, BASELINES))
+            single = singles.get(own) or singles.get(baseline)
             if single is None or (run.arm == BASELINES):
                 continue
             for band in (None, *run.windows.bands):
