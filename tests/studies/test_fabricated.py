@@ -45,11 +45,25 @@ def test_a_shuffled_run_is_never_compared_with_a_specialist_of_the_original_cate
     shuffled = table.filter(pl.col("arm") == "shuffled")
     assert set(shuffled.select("seed", "category").iter_rows()) == homes
     assert shuffled["delta"].abs().max() < 1e-6
-    text = table.filter(pl.col("arm") == "text", pl.col("K") == 11, pl.col("seed") == 0)
-    assert sorted(text["category"]) == list(CATEGORIES)
-    for row in text.iter_rows(named=True):
-        partner = 0.0 if (0, row["category"]) in homes else -0.01
-        assert row["delta"] == pytest.approx(PENALTY - partner, abs=1e-5)
+
+
+def test_a_baseline_serves_the_runs_of_every_seed(paper, homes):
+    table = analysis.paired_differences(paper).filter(pl.col("band") == "all", pl.col("arm") == "text")
+    for seed in (0, 1, 2):
+        most = table.filter(pl.col("K") == 11, pl.col("seed") == seed)
+        assert sorted(most["category"]) == list(CATEGORIES)
+        for name, delta in most.select("category", "delta").iter_rows():
+            partner = 0.0 if (seed, name) in homes else -0.01
+            assert delta == pytest.approx(PENALTY - partner, abs=1e-5)
+
+
+def test_every_seed_counts_its_home_alone_towards_the_effect_of_k(paper):
+    """On the home all seeds have a partner of their own; an average with the others would be of another quantity."""
+    table = analysis.paired_by_k(paper, analysis.paired_differences(paper))
+    for row in table.filter(pl.col("arm") == "text").iter_rows(named=True):
+        assert row["seeds"] == 3
+        assert row["delta"] == pytest.approx(PENALTY * (row["K"] - 1) / 10, abs=1e-5)
+        assert row["delta_high"] - row["delta_low"] < 1e-4
 
 
 def test_specialists_that_were_scored_on_other_windows_are_not_taken(paper, homes):

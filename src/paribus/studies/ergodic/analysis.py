@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from paribus import config as configs
-from paribus.data.config import NestedCategories, TextData
+from paribus.data.config import NestedCategories, Seeds, TextData
 from paribus.data.mixture import choose_categories
 from paribus.data.places import view_of
 from paribus.errors import RunError
@@ -26,6 +26,7 @@ EVALUATION = "test"  # the evaluation that every text run of the study has, on a
 
 DIFFERENCES = {
     "arm": pl.String,
+    "run": pl.String,
     "K": pl.Int64,
     "seed": pl.Int64,
     "category": pl.String,
@@ -34,13 +35,14 @@ DIFFERENCES = {
     "delta_low": pl.Float64,
     "delta_high": pl.Float64,
 }
+_PAIR = ("arm", "run", "category", "band")  # what a difference is of
 
 
 class Trained(NamedTuple):
     """One finished run with its evaluation on the windows that all runs share."""
 
     arm: str  # the sweep it belongs to
-    seed: int  # of the choice of categories
+    seeds: Seeds
     labels: int | None  # the seed that dealt the categories out anew; None: they are the original ones
     is_nested: bool  # the categories of a smaller K are among these
     active: tuple[str, ...]  # the K categories it was trained on
@@ -53,6 +55,17 @@ class Trained(NamedTuple):
     @property
     def k(self) -> int:
         return len(self.active)
+
+    @property
+    def seed(self) -> int:
+        """The seed that the choice of categories depends on, or the order of the windows where it depends on none."""
+        return self.seeds.categories if self.is_nested else self.seeds.order
+
+    @property
+    def focus(self) -> tuple[str, ...]:
+        """The categories on which this run is held against those of other K: its home, which every K of its seed has in
+        common, and all active ones where the categories are not nested."""
+        return (self.home,) if self.is_nested else self.active
 
     @property
     def ground(self) -> tuple[int | None, str]:
@@ -105,14 +118,13 @@ def read(arm: str, path: Path, result: EvalResult) -> Trained:
     if not isinstance(config.data, TextData) or result.windows is None:
         raise RunError(f"{path}: not a text run with an evaluation of kind loss")
     available = result.record["categories"]
-    seed = config.seeds.categories
-    active = choose_categories(config.data.categories, available, seed)
-    first = choose_categories(NestedCategories(k=1), available, seed)[0]
+    active = choose_categories(config.data.categories, available, config.seeds.categories)
+    first = choose_categories(NestedCategories(k=1), available, config.seeds.categories)[0]
     home = first if first in active else active[0]
     is_nested = isinstance(config.data.categories, NestedCategories)
     return Trained(
         arm,
-        seed,
+        config.seeds,
         view_of(config.data, config.seeds).labels_seed,
         is_nested,
         active,
@@ -128,8 +140,8 @@ def loss_by_k(runs: Sequence[Trained]) -> pl.DataFrame:
     """XE_K with its interval over seeds, its difference to XE_1 of the same seed, and theory's ceiling, by arm and K."""
     rows = []
     for (arm, k), group in _grouped(runs):
-        singles = {run.seed: run.loss for run in runs if run.arm == arm and run.k == 1 and run.is_nested}
-        deltas = [run.loss - singles[run.seed] for run in group if run.seed in singles]
+        singles = {run.seeds: run.loss for run in runs if run.arm == arm and run.k == 1 and run.is_nested}
+        deltas = [run.loss - singles[run.seeds] for run in group if run.seeds in singles]
         predictions = group[0].record["windows"]["predictions"]
         rows.append(
             {"arm": arm, "K": k, "seeds": len(group)}
@@ -144,34 +156,42 @@ def paired_differences(runs: Sequence[Trained]) -> pl.DataFrame:
     """Each run against the model trained on one of its categories alone, on that category: the same windows, paired.
 
     One row a run, category and band of positions (`all` first): the difference with its bootstrap interval, nats a token.
-    The single-category model is that of the run's own sweep and seed, else of the sweep `baselines`, if it was trained
-    under the same labels and scored on the same windows; without one there is no row."""
-    singles = {(run.arm, run.seed, run.active[0], run.ground): run for run in runs if run.k == 1}
+    The single-category model is that of the run's own sweep and seeds, else that of the sweep `baselines`, whatever its
+    seeds, if it was trained under the same labels and scored on the same windows; without one there is no row."""
+    singles = [run for run in runs if run.k == 1]
+    own = {(run.arm, run.seeds, run.active[0], run.ground): run for run in singles}
+    baselines = {(run.active[0], run.ground): run for run in singles if run.arm == BASELINES}
     rows = []
     for run in runs:
         for name in run.active:
-            own, baseline = ((arm, run.seed, name, run.ground) for arm in (run.arm, BASELINES))
-            single = singles.get(own) or singles.get(baseline)
+            single = own.get((run.arm, run.seeds, name, run.ground)) or baselines.get((name, run.ground))
             if single is None or (run.arm == BASELINES):
                 continue
             for band in (None, *run.windows.bands):
                 (ids_a, a), (ids_b, b) = run.windows_of(name, band), single.windows_of(name, band)
                 rows_a, rows_b = shared_windows(ids_a, ids_b)
                 interval = paired_difference(a[rows_a], b[rows_b], np.zeros(len(rows_a)))
-                key = {"arm": run.arm, "K": run.k, "seed": run.seed, "category": name, "band": band or "all"}
-                rows.append(key | _columns("delta", interval))
+                key = {"arm": run.arm, "run": run.path.name, "K": run.k, "seed": run.seed, "category": name}
+                rows.append(key | {"band": band or "all"} | _columns("delta", interval))
     return pl.DataFrame(rows, DIFFERENCES)
 
 
-def paired_by_k(differences: pl.DataFrame) -> pl.DataFrame:
-    """The paired differences averaged over categories, then over seeds with Student's interval, by arm, K and band."""
-    by_seed = differences.group_by("arm", "K", "band", "seed", maintain_order=True).agg(pl.col("delta").mean())
-    rows = [
-        dict(zip(("arm", "K", "band"), key, strict=True))
-        | {"seeds": len(group)}
-        | _columns("delta", over_seeds(group["delta"].to_list()))
-        for key, group in by_seed.group_by("arm", "K", "band", maintain_order=True)
-    ]
+def paired_by_k(runs: Sequence[Trained], differences: pl.DataFrame) -> pl.DataFrame:
+    """The paired differences in the categories of each run's focus, then over seeds, by arm, K and band.
+
+    Nested runs count their home alone, so that every seed estimates the same quantity: what K does to the loss on a
+    category drawn at random. Its partner shares the run's seeds and no other run's, so the seeds are independent, as
+    Student's interval needs; those of `baselines` serve all seeds at once and would tie them to each other. Runs that are
+    not nested count all their categories, and none if a partner is missing."""
+    delta = {tuple(key): value for *key, value in differences.select(*_PAIR, "delta").iter_rows()}
+    rows = []
+    for (arm, k), group in _grouped(runs):
+        for band in differences["band"].unique(maintain_order=True):
+            keys = [[(arm, run.path.name, name, band) for name in run.focus] for run in group]
+            deltas = [math.fsum(delta[key] for key in each) / len(each) for each in keys if delta.keys() >= set(each)]
+            if deltas:
+                row = {"arm": arm, "K": k, "band": band, "seeds": len(deltas)}
+                rows.append(row | _columns("delta", over_seeds(deltas)))
     schema = {
         name: DIFFERENCES.get(name, pl.Int64)
         for name in ("arm", "K", "band", "seeds", "delta", "delta_low", "delta_high")

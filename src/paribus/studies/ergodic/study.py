@@ -26,11 +26,11 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     sources = optimum.read_all(runs)
     differences = analysis.paired_differences(found)
     held = [*verdicts.about_text(found, differences), *verdicts.about_optimum(sources), *verdicts.about_causality(runs)]
-    sections = [Section("What was found", [Tiles(tiles(found, sources)), Verdicts(held)])]
+    sections = [Section("What was found", [Tiles(tiles(found, differences, sources)), Verdicts(held)])]
     if found:
         sections += [
             Section("Loss against K", loss_blocks(found)),
-            Section("The same windows, paired", paired_blocks(differences)),
+            Section("The same windows, paired", paired_blocks(found, differences)),
             Section("Loss against position", position_blocks(found)),
             Section("In-context score", in_context_blocks(found)),
             Section("By category", category_blocks(found)),
@@ -42,14 +42,14 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     return Report(title, subtitle, [*sections, *run_tables.appendix(table, [command], [Column("study", "Sweep")])])
 
 
-def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) -> list[Tile]:
+def tiles(
+    found: Sequence[analysis.Trained], differences: pl.DataFrame, sources: Sequence[optimum.Scored]
+) -> list[Tile]:
     """The numbers to take away."""
     shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
     if found:
         most = max(run.k for run in found)
-        paired = analysis.paired_by_k(analysis.paired_differences(found)).filter(
-            pl.col("K") == most, pl.col("band") == "all"
-        )
+        paired = analysis.paired_by_k(found, differences).filter(pl.col("K") == most, pl.col("band") == "all")
         for row in paired.iter_rows(named=True):
             note = f"K = {most} minus K = 1 on the same windows, {row['arm']}, nats a token"
             shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
@@ -97,11 +97,11 @@ def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     return [*blocks, Table(frame, columns, "Test loss by K, nats a token; in brackets 95 % intervals over seeds.")]
 
 
-def paired_blocks(differences: pl.DataFrame) -> list[Block]:
+def paired_blocks(found: Sequence[analysis.Trained], differences: pl.DataFrame) -> list[Block]:
     if differences.is_empty():
         return ["No sweep has a K = 1 run to compare with."]
     overall = differences.filter(pl.col("band") == "all")
-    by_k = analysis.paired_by_k(differences)
+    by_k = analysis.paired_by_k(found, differences)
     chart = layer(
         level(0.0, DELTA, "as good as K = 1"),
         points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
@@ -111,7 +111,9 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
     value = Column("delta", "Difference", "+.4f", ("delta_low", "delta_high"))
     return [
         "Each model against the K = 1 model of its seed, on that model's one category: the same frozen windows, so that what"
-        " makes a window hard cancels. Below zero, training on more categories helped.",
+        " makes a window hard cancels. Below zero, training on more categories helped. The second table has the other"
+        " categories of a run too, where a model was trained on them alone: those models serve all seeds, so they are no"
+        " part of the mean over seeds.",
         Figure(
             "paired-against-k", chart, "Effect of K on the first category", "Mean over seeds with Student's interval."
         ),
@@ -123,7 +125,7 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
         Table(
             overall.filter(pl.col("K") > 1),
             [*each, value],
-            "Each seed alone; 95 % intervals from a paired bootstrap over windows.",
+            "Each run and category alone; 95 % intervals from a paired bootstrap over windows.",
         ),
     ]
 

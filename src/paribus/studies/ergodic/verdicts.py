@@ -23,7 +23,9 @@ def about_text(found: Sequence[Trained], differences: pl.DataFrame) -> list[Verd
     most = max(run.k for run in found)
     ceilings = dict(loss_by_k(found).select("K", "ceiling").iter_rows())
     verdicts = []
-    for row in paired_by_k(differences).filter(pl.col("K") == most, pl.col("band") == "all").iter_rows(named=True):
+    for row in (
+        paired_by_k(found, differences).filter(pl.col("K") == most, pl.col("band") == "all").iter_rows(named=True)
+    ):
         interval = (
             f"[{number(row['delta_low'], '+.3f')}, {number(row['delta_high'], '+.3f')}]"
             if row["delta_low"] is not None
