@@ -1,5 +1,6 @@
 """The study's analysis on whole sweeps whose every loss is known beforehand: what is compared with what, and what counts."""
 
+import numpy as np
 import polars as pl
 import pytest
 from fabricated import CATEGORIES, fabricate
@@ -61,7 +62,7 @@ def test_every_seed_counts_its_home_alone_towards_the_effect_of_k(paper):
     """On the home all seeds have a partner of their own; an average with the others would be of another quantity."""
     table = analysis.paired_by_k(paper, analysis.paired_differences(paper))
     for row in table.filter(pl.col("arm") == "text").iter_rows(named=True):
-        assert row["seeds"] == 3
+        assert (row["runs"], row["over"]) == (3, "seeds")
         assert row["delta"] == pytest.approx(PENALTY * (row["K"] - 1) / 10, abs=1e-5)
         assert row["delta_high"] - row["delta_low"] < 1e-4
 
@@ -76,3 +77,67 @@ def test_specialists_that_were_scored_on_other_windows_are_not_taken(paper, home
 def test_the_paper_study_has_its_report(paper_runs):
     page = render(build_report("A title", "A subtitle.", paper_runs, "paribus study"))
     assert all(sweep in page for sweep in paper_runs)
+
+
+FIVE = ("cs.DS", "cs.IT", "cs.PL", "math.GR", "math.ST")
+COST = dict(
+    zip(FIVE, (0.0, 0.1, 0.2, 0.3, 0.4), strict=True)
+)  # nats for each category that a model has beside this one
+
+
+@pytest.fixture(scope="module")
+def subsets_runs(tmp_path_factory):
+    def loss(sweep, run, active, name):
+        return 3 + FIVE.index(name) + COST[name] * (len(active) - 1)
+
+    return fabricate(tmp_path_factory.mktemp("subsets"), "subsets", loss, FIVE)
+
+
+@pytest.fixture(scope="module")
+def subsets(subsets_runs):
+    return analysis.read_all(subsets_runs)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_subsets_of_every_size_are_judged_on_the_same_categories(subsets, k):
+    """Over all subsets of a size every category weighs alike, so nothing but COST may differ between sizes."""
+    expected = 5 + 0.2 * (k - 1)
+    curves, _ = analysis.position_curves(subsets)
+    curve = curves.filter(pl.col("K") == k, pl.col("kind") == "measured")["loss"]
+    assert curve.mean() == pytest.approx(expected, abs=1e-4)
+    (score,) = analysis.in_context(subsets).filter(pl.col("K") == k)["score"]
+    a, b = (next(run for run in subsets if run.k == k).record["in_context"][key] for key in "ab")
+    assert score == pytest.approx(curve[a - 1] - curve[b - 1], abs=1e-4)
+    (loss,) = analysis.loss_by_k(subsets).filter(pl.col("K") == k)["loss"]
+    assert loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_subsets_are_no_seeds_and_their_spread_no_interval(subsets):
+    table = analysis.paired_by_k(subsets, analysis.paired_differences(subsets)).filter(pl.col("band") == "all")
+    pairs = table.row(by_predicate=pl.col("K") == 2, named=True)
+    assert (pairs["runs"], pairs["over"]) == (10, "subsets")
+    assert [pairs[key] for key in ("delta_low", "delta", "delta_high")] == pytest.approx([0.05, 0.2, 0.35], abs=1e-4)
+    everything = table.row(by_predicate=pl.col("K") == 5, named=True)
+    assert everything["delta"] == pytest.approx(0.8, abs=1e-4)
+    assert everything["delta_low"] is None
+
+
+def test_a_subset_without_all_its_specialists_is_no_part_of_the_mean(subsets):
+    found = [run for run in subsets if run.active != ("math.ST",)]
+    table = analysis.paired_by_k(found, analysis.paired_differences(found)).filter(pl.col("band") == "all")
+    assert dict(table.select("K", "runs").iter_rows()) == {1: 4, 2: 6, 3: 4, 4: 1}
+
+
+def test_the_error_of_a_mean_curve_counts_shared_windows_once(subsets):
+    """Ten models on the same windows know no more about them than one; five categories are five samples."""
+    single = next(run for run in subsets if run.k == 1)
+    alike = [single._replace(path=single.path / str(number)) for number in range(10)]
+    np.testing.assert_allclose(analysis._curve_error(alike), single.curve_error(*single.active))
+    everything = next(run for run in subsets if run.k == 5)
+    each = [everything.curve_error(name) for name in FIVE]
+    np.testing.assert_allclose(analysis._curve_error([everything]), np.linalg.norm(each, axis=0) / 5)
+
+
+def test_the_subsets_study_names_its_spread(subsets_runs):
+    page = render(build_report("A title", "A subtitle.", subsets_runs, "paribus study"))
+    assert "least to the greatest subset" in page

@@ -32,7 +32,7 @@ def about_text(found: Sequence[Trained], differences: pl.DataFrame) -> list[Verd
             else ""
         )
         paired = f"K = {most} minus K = 1, same windows: {number(row['delta'], '+.3f')}"
-        evidence = f"{paired} {interval} nats, {row['seeds']} seeds"
+        evidence = f"{paired} {interval} nats, {row['runs']} runs, over {row['over']}"
         if row["arm"] == SHUFFLED:
             verdicts.append(Verdict("With shuffled labels K makes no difference", _contains_zero(row), evidence))
         else:
@@ -79,13 +79,13 @@ def about_causality(runs: Mapping[str, Sequence[Path]]) -> list[Verdict]:
 
 def _contains_zero(row: Mapping[str, Any]) -> State:
     low, high = row["delta_low"], row["delta_high"]
-    if low is None or high is None:
+    if low is None or high is None or row["over"] != "seeds":
         return "inconclusive"
     return "holds" if low <= 0 <= high else "fails"
 
 
 def _below(row: Mapping[str, Any], ceiling: float) -> State:
     low, high = row["delta_low"], row["delta_high"]
-    if low is None or high is None:
+    if low is None or high is None or row["over"] != "seeds":
         return "inconclusive"
     return "holds" if high <= ceiling else "fails" if low > ceiling else "inconclusive"
