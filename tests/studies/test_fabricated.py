@@ -6,7 +6,7 @@ import pytest
 from fabricated import CATEGORIES, fabricate
 
 from paribus.report.page import render
-from paribus.studies.ergodic import analysis
+from paribus.studies.ergodic import analysis, verdicts
 from paribus.studies.ergodic.study import build_report
 
 PENALTY = 0.3  # nats that a model of 11 categories loses against each specialist
@@ -72,6 +72,38 @@ def test_specialists_that_were_scored_on_other_windows_are_not_taken(paper, home
     moved = [run._replace(record={**run.record, **other}) if run.arm == "baselines" else run for run in paper]
     table = analysis.paired_differences(moved)
     assert set(table.select("seed", "category").iter_rows()) == homes
+
+
+def control(found, noise=0.0, design="constant_unique"):
+    """The verdict on the shuffled sweep, had it been of this design and its interval at K = 11 as wide as +-noise."""
+    shuffled = [run._replace(data={"design": design}) if run.arm == "shuffled" else run for run in found]
+    paired = analysis.paired_by_k(shuffled, analysis.paired_differences(shuffled))
+    limits = ("delta_low", -noise), ("delta_high", noise)
+    here = (pl.col("arm") == "shuffled") & (pl.col("K") == 11)
+    shifts = [pl.when(here).then(pl.col(name) + by).otherwise(name).alias(name) for name, by in limits]
+    (verdict,) = [v for v in verdicts.about_text(shuffled, paired.with_columns(shifts)) if "shuffled" in v.claim]
+    return verdict
+
+
+def test_the_control_is_judged_by_a_quarter_of_the_effect_that_needs_it(paper):
+    """PENALTY is .3 nats, the ceiling ln 11 / 100 = .024: what lies within +-.075 is negligible."""
+    assert control(paper).state == "holds"
+    assert control(paper, 0.074).state == "holds"
+    assert "±0.075" in control(paper).evidence
+    assert control(paper, 0.076).state == "inconclusive"
+
+
+def test_a_control_whose_unique_text_grows_with_k_is_none(paper):
+    for design in (None, "all", "constant_total"):
+        verdict = control(paper, design=design)
+        assert verdict.state == "inconclusive"
+        assert "unique text grows with K" in verdict.evidence
+
+
+def test_without_an_effect_to_explain_the_control_is_judged_by_the_ceiling(paper):
+    alone = [run for run in paper if run.arm == "shuffled"]
+    assert control(alone, 0.023).state == "holds"
+    assert control(alone, 0.025).state == "inconclusive"
 
 
 def test_the_paper_study_has_its_report(paper_runs):

@@ -229,6 +229,12 @@ def paired_by_k(runs: Sequence[Trained], differences: pl.DataFrame) -> pl.DataFr
     return pl.DataFrame(rows, PAIRED)
 
 
+def effects(paired: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `paired_by_k` at each sweep's largest K, over all positions; none of a sweep that has K = 1 alone."""
+    overall = paired.filter(pl.col("band") == "all", pl.col("K") > 1)
+    return overall.filter(pl.col("K") == pl.col("K").max().over("arm")).rows(named=True)
+
+
 def position_curves(runs: Sequence[Trained]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(curves, fits): loss against position in the focus, mean over runs, and c + a t^-b fitted to it, by arm and K."""
     curves, fits = [], []

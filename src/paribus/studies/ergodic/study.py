@@ -27,12 +27,13 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     found = analysis.read_all(runs)
     sources = optimum.read_all(runs)
     differences = analysis.paired_differences(found)
-    held = [*verdicts.about_text(found, differences), *verdicts.about_optimum(sources), *verdicts.about_causality(runs)]
-    sections = [Section("What was found", [Tiles(tiles(found, differences, sources)), Verdicts(held)])]
+    paired = analysis.paired_by_k(found, differences)
+    held = [*verdicts.about_text(found, paired), *verdicts.about_optimum(sources), *verdicts.about_causality(runs)]
+    sections = [Section("What was found", [Tiles(tiles(found, paired, sources)), Verdicts(held)])]
     if found:
         sections += [
             Section("Loss against K", loss_blocks(found)),
-            Section("The same windows, paired", paired_blocks(found, differences)),
+            Section("The same windows, paired", paired_blocks(differences, paired)),
             Section("Loss against position", position_blocks(found)),
             Section("In-context score", in_context_blocks(found)),
             Section("By category", category_blocks(found)),
@@ -44,17 +45,14 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     return Report(title, subtitle, [*sections, *run_tables.appendix(table, [command], [Column("study", "Sweep")])])
 
 
-def tiles(
-    found: Sequence[analysis.Trained], differences: pl.DataFrame, sources: Sequence[optimum.Scored]
-) -> list[Tile]:
+def tiles(found: Sequence[analysis.Trained], paired: pl.DataFrame, sources: Sequence[optimum.Scored]) -> list[Tile]:
     """The numbers to take away."""
     shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
     if found:
-        most = max(run.k for run in found)
-        paired = analysis.paired_by_k(found, differences).filter(pl.col("K") == most, pl.col("band") == "all")
-        for row in paired.iter_rows(named=True):
-            note = f"K = {most} minus K = 1 on the same windows, {row['arm']}, nats a token"
+        for row in analysis.effects(paired):
+            note = f"K = {row['K']} minus K = 1 on the same windows, {row['arm']}, nats a token"
             shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
+        most = max(run.k for run in found)
         ceiling = analysis.loss_by_k(found).filter(pl.col("K") == most)["ceiling"][0]
         shown.append(
             Tile("Ceiling of theory", number(ceiling, "+.3f"), f"ln {most} / T: the most that ergodicity can cost")
@@ -108,14 +106,13 @@ def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     return [*blocks, Table(frame, columns, f"Test loss by K, nats a token. {spread(frame)}")]
 
 
-def paired_blocks(found: Sequence[analysis.Trained], differences: pl.DataFrame) -> list[Block]:
-    if differences.is_empty():
-        return ["No sweep has a K = 1 run to compare with."]
+def paired_blocks(differences: pl.DataFrame, paired: pl.DataFrame) -> list[Block]:
+    if paired.is_empty():
+        return ["No sweep has a K = 1 run, with the same labels and on the same windows, to compare with."]
     overall = differences.filter(pl.col("band") == "all")
-    by_k = analysis.paired_by_k(found, differences)
     chart = layer(
         level(0.0, DELTA, "as good as K = 1"),
-        points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
+        points(paired.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
     )
     bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), *SPREAD]
     each = [Column("arm", "Sweep"), Column("K", "K"), Column("seed", "Seed"), Column("category", "Category")]
@@ -125,8 +122,8 @@ def paired_blocks(found: Sequence[analysis.Trained], differences: pl.DataFrame) 
         " what makes a window hard cancels. Below zero, training on more categories helped. The second table has the other"
         " categories of a run too, where a model was trained on them alone: those models serve all seeds, so they are no"
         " part of the mean over seeds.",
-        Figure("paired-against-k", chart, "Effect of K", spread(by_k)),
-        Table(by_k.filter(pl.col("K") > 1), [*bands, value], f"By band of positions. {spread(by_k)}"),
+        Figure("paired-against-k", chart, "Effect of K", spread(paired)),
+        Table(paired.filter(pl.col("K") > 1), [*bands, value], f"By band of positions. {spread(paired)}"),
         Table(
             overall.filter(pl.col("K") > 1),
             [*each, value],
