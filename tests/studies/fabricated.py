@@ -8,7 +8,7 @@ import numpy as np
 
 from paribus import config as configs
 from paribus.data.batches import Batch
-from paribus.data.config import TextData
+from paribus.data.config import ChunkWindows, TextData
 from paribus.data.mixture import choose_categories
 from paribus.data.places import view_of
 from paribus.data.windows import FrozenWindows
@@ -58,6 +58,8 @@ def _write(
     active = choose_categories(data.categories, categories, config.seeds.categories)
     write_text(run.config_path, configs.dump(config))
     facts = {"unique_tokens": 1000, "total_tokens": 5000, "passes": 5.0, "steps": STEP}
+    if isinstance(data.windows, ChunkWindows):
+        facts["design"] = data.windows.design.kind
     write_json(run.provenance_path, {"stores": {}, "data": facts, "attempts": []})
     write_text(run.metrics_path, '{"step": 10, "loss": 3.0}\n')
     windows = frozen(config, data, categories)

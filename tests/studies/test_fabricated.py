@@ -36,15 +36,15 @@ def paper(paper_runs):
 
 @pytest.fixture(scope="module")
 def homes(paper):
-    """The category of each seed's own K = 1 run."""
-    return {(run.seed, *run.active) for run in paper if run.arm == "text" and run.k == 1}
+    """(sweep, seed, the category of its own K = 1 run)."""
+    return {(run.arm, run.seed, *run.active) for run in paper if run.arm != "baselines" and run.k == 1}
 
 
 def test_a_shuffled_run_is_never_compared_with_a_specialist_of_the_original_categories(paper, homes):
     """What the shuffled deal calls cs.AI are other documents; its own K = 1 run is all that it can be compared with."""
     table = analysis.paired_differences(paper).filter(pl.col("band") == "all")
     shuffled = table.filter(pl.col("arm") == "shuffled")
-    assert set(shuffled.select("seed", "category").iter_rows()) == homes
+    assert set(shuffled.select("arm", "seed", "category").iter_rows()) == {key for key in homes if key[0] == "shuffled"}
     assert shuffled["delta"].abs().max() < 1e-6
 
 
@@ -54,7 +54,7 @@ def test_a_baseline_serves_the_runs_of_every_seed(paper, homes):
         most = table.filter(pl.col("K") == 11, pl.col("seed") == seed)
         assert sorted(most["category"]) == list(CATEGORIES)
         for name, delta in most.select("category", "delta").iter_rows():
-            partner = 0.0 if (seed, name) in homes else -0.01
+            partner = 0.0 if ("text", seed, name) in homes else -0.01
             assert delta == pytest.approx(PENALTY - partner, abs=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_specialists_that_were_scored_on_other_windows_are_not_taken(paper, home
     other = {"windows": paper[0].record["windows"] | {"fingerprint": "another"}}
     moved = [run._replace(record={**run.record, **other}) if run.arm == "baselines" else run for run in paper]
     table = analysis.paired_differences(moved)
-    assert set(table.select("seed", "category").iter_rows()) == homes
+    assert set(table.select("arm", "seed", "category").iter_rows()) == homes
 
 
 def control(found, noise=0.0, design="constant_unique"):
@@ -104,6 +104,13 @@ def test_without_an_effect_to_explain_the_control_is_judged_by_the_ceiling(paper
     alone = [run for run in paper if run.arm == "shuffled"]
     assert control(alone, 0.023).state == "holds"
     assert control(alone, 0.025).state == "inconclusive"
+
+
+def test_the_control_that_ships_can_hold(paper):
+    paired = analysis.paired_by_k(paper, analysis.paired_differences(paper))
+    (verdict,) = [v for v in verdicts.about_text(paper, paired) if "shuffled" in v.claim]
+    assert verdict.state == "holds"
+    assert "8 runs, over seeds" in verdict.evidence
 
 
 def test_the_paper_study_has_its_report(paper_runs):
