@@ -174,7 +174,9 @@ def over_runs(name: str, runs: Sequence[Trained], values: Sequence[float]) -> di
 
     Over seeds the limits are those of Student's 95 % interval. Subsets of the categories are no draws of one another's
     kind: they overlap, and differ because their categories do. Over those the limits are the least and the greatest
-    subset, each the mean of its seeds."""
+    subset, each the mean of its seeds. One run alone has no limits."""
+    if len(runs) == 1:
+        return {"runs": 1, "over": "one run"} | _columns(name, over_seeds(values))
     subsets: dict[tuple[str, ...], list[float]] = {}
     for run, value in zip(runs, values, strict=True):
         subsets.setdefault(run.active, []).append(value)
@@ -213,9 +215,10 @@ def paired_by_k(runs: Sequence[Trained], differences: pl.DataFrame) -> pl.DataFr
     """The paired differences in the categories of each run's focus, then over runs, by arm, K and band.
 
     Nested runs count their home alone, so that every seed estimates the same quantity: what K does to the loss on a
-    category drawn at random. Its partner shares the run's seeds and no other run's, so the seeds are independent, as
-    Student's interval needs; those of `baselines` serve all seeds at once and would tie them to each other. Runs that are
-    not nested count all their categories, and none if a partner is missing."""
+    category drawn at random. Their partner is the K = 1 run of their own seeds, so that the seeds are independent, as
+    Student's interval needs; the models of `baselines` serve all seeds at once, and an average over all categories would
+    tie the seeds to each other. (One stands in for a K = 1 run that is missing.) Runs that are not nested count all their
+    categories, and none if a partner is missing."""
     delta = {tuple(key): value for *key, value in differences.select(*_PAIR, "delta").iter_rows()}
     rows = []
     for (arm, k), group in _grouped(runs):

@@ -69,7 +69,8 @@ def spread(frame: pl.DataFrame) -> str:
         "seeds": "over seeds with Student's 95 % interval",
         "subsets": "over subsets of the categories from the least to the greatest subset, which is no confidence interval",
     }
-    return f"Mean {'; '.join(known[over] for over in known if over in frame['over'])}."
+    found = [text for over, text in known.items() if over in frame["over"]]
+    return f"Mean {'; '.join(found)}." if found else "One run each: no interval."
 
 
 def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
@@ -115,7 +116,7 @@ def paired_blocks(differences: pl.DataFrame, paired: pl.DataFrame) -> list[Block
         points(paired.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
     )
     bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), *SPREAD]
-    each = [Column("arm", "Sweep"), Column("K", "K"), Column("seed", "Seed"), Column("category", "Category")]
+    each = [Column("arm", "Sweep"), Column("run", "Run"), Column("K", "K"), Column("category", "Category")]
     value = Column("delta", "Difference", "+.4f", ("delta_low", "delta_high"))
     return [
         f"Each model against the one that was trained on a single category, in {FOCUS}: the same frozen windows, so that"

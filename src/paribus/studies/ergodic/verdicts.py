@@ -59,7 +59,8 @@ def _evidence(row: Mapping[str, Any]) -> str:
     paired = f"K = {row['K']} minus K = 1, same windows: {number(row['delta'], '+.3f')}"
     if row["delta_low"] is not None:
         paired += f" [{number(row['delta_low'], '+.3f')}, {number(row['delta_high'], '+.3f')}]"
-    return f"{paired} nats, {row['runs']} runs, over {row['over']}"
+    runs = "one run" if row["runs"] == 1 else f"{row['runs']} runs, over {row['over']}"
+    return f"{paired} nats, {runs}"
 
 
 def about_optimum(scored: Sequence[Scored]) -> list[Verdict]:
