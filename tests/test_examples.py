@@ -60,7 +60,19 @@ def test_the_paper_study_is_the_original_plan():
     assert {run.data.categories.k for run in sweeps["text"]} == {1, 2, 4, 8, 11}
     run = sweeps["text"][0]
     assert run.train.budget.steps * run.train.batch_size * run.data.window == 2_560_000_000
-    assert len({configs.dump(run) for runs in sweeps.values() for run in runs}) == 35
+    assert len({configs.dump(run) for runs in sweeps.values() for run in runs}) == 50
+
+
+def test_in_the_control_of_the_paper_study_no_quantity_of_text_depends_on_k():
+    _, sweeps = study.load(study.find("ergodic", "paper"))
+    control = sweeps["shuffled"]
+    assert {run.data.labels for run in control} == {"shuffled"}
+    assert len({(run.seeds.labels, run.data.categories.k) for run in control}) == len(control) == 24
+    designs = {(run.data.windows.design.kind, run.data.windows.design.chunks) for run in control}
+    ((kind, chunks),) = designs
+    assert kind == "constant_unique"
+    assert all(chunks % run.data.categories.k == 0 for run in control)
+    assert {run.train.budget.steps * run.train.batch_size for run in control} == {16 * chunks}
 
 
 def test_the_subsets_study_has_all_31_subsets_of_one_size():

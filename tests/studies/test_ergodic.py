@@ -83,13 +83,21 @@ def test_quantities_are_those_that_the_runs_recorded(found):
 
 
 def test_verdicts_compare_intervals_and_never_points():
-    row = {"delta_low": -0.1, "delta_high": 0.02}
+    row = {"delta_low": -0.1, "delta_high": 0.02, "over": "seeds"}
     assert verdicts._below(row, 0.05) == "holds"
     assert verdicts._below(row, 0.01) == "inconclusive"
     assert verdicts._below(row, -0.2) == "fails"
-    assert verdicts._contains_zero(row) == "holds"
-    assert verdicts._contains_zero({"delta_low": 0.1, "delta_high": 0.2}) == "fails"
-    assert verdicts._below({"delta_low": None, "delta_high": None}, 0.0) == "inconclusive"
+    assert verdicts._below({**row, "delta_low": None, "delta_high": None}, 0.0) == "inconclusive"
+    assert verdicts._below({**row, "over": "subsets"}, 0.05) == "inconclusive"
+
+
+def test_no_effect_is_claimed_only_with_the_power_to_see_one():
+    row = {"delta_low": -0.03, "delta_high": 0.02, "over": "seeds"}
+    assert verdicts._no_effect(row, 0.04) == "holds"
+    assert verdicts._no_effect(row, 0.025) == "inconclusive"
+    assert verdicts._no_effect({**row, "delta_low": 0.01}, 0.04) == "fails"
+    assert verdicts._no_effect({**row, "delta_low": None}, 0.04) == "inconclusive"
+    assert verdicts._no_effect({**row, "over": "subsets"}, 0.04) == "inconclusive"
 
 
 def test_the_report_has_every_section_and_every_run(runs):

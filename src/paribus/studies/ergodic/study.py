@@ -16,6 +16,8 @@ K = Axis("K", "K, categories in training", scale="log2", format="~g")
 POSITION = Axis("position", "position in the window", scale="log10", format="~g")
 LOSS = Axis("loss", "loss, nats a token")
 DELTA = Axis("delta", "difference, nats a token", format="+.4f")
+SPREAD = (Column("runs", "Runs"), Column("over", "Spread over"))
+FOCUS = "the seed's first category (where a sweep lists its categories: the mean over those trained on)"
 
 
 def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], command: str) -> Report:
@@ -25,12 +27,13 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     found = analysis.read_all(runs)
     sources = optimum.read_all(runs)
     differences = analysis.paired_differences(found)
-    held = [*verdicts.about_text(found, differences), *verdicts.about_optimum(sources), *verdicts.about_causality(runs)]
-    sections = [Section("What was found", [Tiles(tiles(found, sources)), Verdicts(held)])]
+    paired = analysis.paired_by_k(found, differences)
+    held = [*verdicts.about_text(found, paired), *verdicts.about_optimum(sources), *verdicts.about_causality(runs)]
+    sections = [Section("What was found", [Tiles(tiles(found, paired, sources)), Verdicts(held)])]
     if found:
         sections += [
             Section("Loss against K", loss_blocks(found)),
-            Section("The same windows, paired", paired_blocks(differences)),
+            Section("The same windows, paired", paired_blocks(differences, paired)),
             Section("Loss against position", position_blocks(found)),
             Section("In-context score", in_context_blocks(found)),
             Section("By category", category_blocks(found)),
@@ -42,17 +45,14 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     return Report(title, subtitle, [*sections, *run_tables.appendix(table, [command], [Column("study", "Sweep")])])
 
 
-def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) -> list[Tile]:
+def tiles(found: Sequence[analysis.Trained], paired: pl.DataFrame, sources: Sequence[optimum.Scored]) -> list[Tile]:
     """The numbers to take away."""
     shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
     if found:
-        most = max(run.k for run in found)
-        paired = analysis.paired_by_k(analysis.paired_differences(found)).filter(
-            pl.col("K") == most, pl.col("band") == "all"
-        )
-        for row in paired.iter_rows(named=True):
-            note = f"K = {most} minus K = 1 on the same windows, {row['arm']}, nats a token"
+        for row in analysis.effects(paired):
+            note = f"K = {row['K']} minus K = 1 on the same windows, {row['arm']}, nats a token"
             shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
+        most = max(run.k for run in found)
         ceiling = analysis.loss_by_k(found).filter(pl.col("K") == most)["ceiling"][0]
         shown.append(
             Tile("Ceiling of theory", number(ceiling, "+.3f"), f"ln {most} / T: the most that ergodicity can cost")
@@ -63,20 +63,30 @@ def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) 
     return shown
 
 
+def spread(frame: pl.DataFrame) -> str:
+    """What the bars and brackets of a frame are, as a caption says it."""
+    known = {
+        "seeds": "over seeds with Student's 95 % interval",
+        "subsets": "over subsets of the categories from the least to the greatest subset, which is no confidence interval",
+    }
+    found = [text for over, text in known.items() if over in frame["over"]]
+    return f"Mean {'; '.join(found)}." if found else "One run each: no interval."
+
+
 def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     frame = analysis.loss_by_k(found)
     delta = frame.drop_nulls("delta")
     ceiling = frame.unique("K").sort("K").with_columns(floor=pl.lit(0.0))
     blocks: list[Block] = [
         "XE~K~ is the test loss averaged over the K categories that a model was trained on, on windows that every model"
-        " shares; intervals are Student's over seeds. Not knowing which category a window comes from can cost at most"
-        " ln K / T nats a token (the excess over a window sums to the information about the category, at most ln K): the"
-        " shaded band. What lies outside it is data quantity, transfer, capacity or optimisation.",
+        " shares. Not knowing which category a window comes from can cost at most ln K / T nats a token (the excess over a"
+        " window sums to the information about the category, at most ln K): the shaded band. What lies outside it is data"
+        " quantity, transfer, capacity or optimisation.",
         Figure(
             "loss-against-k",
             points(frame, K, LOSS, "arm", ("loss_low", "loss_high")),
             "Test loss against K",
-            "Mean over seeds with Student's interval.",
+            spread(frame),
         ),
     ]
     if not delta.is_empty():
@@ -89,41 +99,36 @@ def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     columns = [
         Column("arm", "Sweep"),
         Column("K", "K"),
-        Column("seeds", "Seeds"),
+        *SPREAD,
         Column("loss", "XE~K~", ".4f", ("loss_low", "loss_high")),
         Column("delta", "XE~K~ − XE~1~", "+.4f", ("delta_low", "delta_high")),
         Column("ceiling", "ln K / T", ".4f"),
     ]
-    return [*blocks, Table(frame, columns, "Test loss by K, nats a token; in brackets 95 % intervals over seeds.")]
+    return [*blocks, Table(frame, columns, f"Test loss by K, nats a token. {spread(frame)}")]
 
 
-def paired_blocks(differences: pl.DataFrame) -> list[Block]:
-    if differences.is_empty():
-        return ["No sweep has a K = 1 run to compare with."]
+def paired_blocks(differences: pl.DataFrame, paired: pl.DataFrame) -> list[Block]:
+    if paired.is_empty():
+        return ["No sweep has a K = 1 run, with the same labels and on the same windows, to compare with."]
     overall = differences.filter(pl.col("band") == "all")
-    by_k = analysis.paired_by_k(differences)
     chart = layer(
         level(0.0, DELTA, "as good as K = 1"),
-        points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
+        points(paired.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
     )
-    bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), Column("seeds", "Seeds")]
-    each = [Column("arm", "Sweep"), Column("K", "K"), Column("seed", "Seed"), Column("category", "Category")]
+    bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), *SPREAD]
+    each = [Column("arm", "Sweep"), Column("run", "Run"), Column("K", "K"), Column("category", "Category")]
     value = Column("delta", "Difference", "+.4f", ("delta_low", "delta_high"))
     return [
-        "Each model against the K = 1 model of its seed, on that model's one category: the same frozen windows, so that what"
-        " makes a window hard cancels. Below zero, training on more categories helped.",
-        Figure(
-            "paired-against-k", chart, "Effect of K on the first category", "Mean over seeds with Student's interval."
-        ),
-        Table(
-            by_k.filter(pl.col("K") > 1),
-            [*bands, value],
-            "Mean over seeds, by band of positions; 95 % intervals over seeds.",
-        ),
+        f"Each model against the one that was trained on a single category, in {FOCUS}: the same frozen windows, so that"
+        " what makes a window hard cancels. Below zero, training on more categories helped. The second table has the other"
+        " categories of a run too, where a model was trained on them alone: those models serve all seeds, so they are no"
+        " part of the mean over seeds.",
+        Figure("paired-against-k", chart, "Effect of K", spread(paired)),
+        Table(paired.filter(pl.col("K") > 1), [*bands, value], f"By band of positions. {spread(paired)}"),
         Table(
             overall.filter(pl.col("K") > 1),
             [*each, value],
-            "Each seed alone; 95 % intervals from a paired bootstrap over windows.",
+            "Each run and category alone; 95 % intervals from a paired bootstrap over windows.",
         ),
     ]
 
@@ -137,7 +142,7 @@ def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     columns = [Column("arm", "Sweep"), Column("K", "K")]
     columns += [Column(name, f"*{name}*", ".3f", (f"{name}_low", f"{name}_high")) for name in ("c", "a", "b")]
     return [
-        "Loss in the seed's first category at each position, mean over seeds, and the power law c + a t^−b^ fitted to it."
+        f"Loss at each position in {FOCUS}, mean over runs, and the power law c + a t^−b^ fitted to it."
         " A power law in the raw loss mixes what the window says about its category with what it says about itself.",
         Figure(
             "loss-against-position",
@@ -159,8 +164,8 @@ def in_context_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     score = Axis("score", f"L({first}) − L({last}), nats")
     chart = points(frame, K, score, "arm", ("score_low", "score_high"))
     return [
-        f"How much the context helps: the loss at position {first} minus that at position {last}, first category.",
-        Figure("in-context-score", chart, "In-context score against K", "Mean over seeds with Student's interval."),
+        f"How much the context helps: the loss at position {first} minus that at position {last}, in {FOCUS}.",
+        Figure("in-context-score", chart, "In-context score against K", spread(frame)),
     ]
 
 
@@ -171,8 +176,8 @@ def category_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     columns = [Column("arm", "Sweep"), Column("K", "K"), *(Column(name, name, ".3f") for name in names)]
     chart = heat_map(frame, Axis("category", "category"), "row", LOSS)
     return [
-        Figure("loss-by-category", chart, "Test loss of every category", "Mean over seeds, trained on or not."),
-        Table(matrix, columns, "Test loss by category, nats a token, mean over seeds."),
+        Figure("loss-by-category", chart, "Test loss of every category", "Mean over runs, trained on or not."),
+        Table(matrix, columns, "Test loss by category, nats a token, mean over runs."),
     ]
 
 
