@@ -6,7 +6,8 @@ import pytest
 
 from paribus.config import from_mapping
 from paribus.evals.results import read_result, result_path
-from paribus.experiment import RunConfig, place, run
+from paribus.experiment import place, run
+from paribus.run_config import RunConfig
 
 pytestmark = pytest.mark.slow  # 2 and 12 CPU-minutes
 

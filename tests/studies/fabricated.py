@@ -17,7 +17,7 @@ from paribus.evals.loss import record, table
 from paribus.evals.matrix import Losses
 from paribus.evals.results import EvalResult, write_result
 from paribus.evals.scoring import EvalContext
-from paribus.experiment import RunConfig
+from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, write_json, write_text
 from paribus.studies.study import find, load
 

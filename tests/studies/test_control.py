@@ -6,7 +6,7 @@ from paribus import config as configs
 from paribus import experiment
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
-from paribus.experiment import RunConfig
+from paribus.run_config import RunConfig
 from paribus.studies.ergodic import analysis, verdicts
 from tiny_runs import LAUNCH
 
