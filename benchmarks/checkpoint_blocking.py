@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, (args.batch, WINDOW + 1), np.int32)
     batch = Batch(tokens[:, :-1], tokens[:, 1:], np.arange(args.batch))
-    stream = Stream(lambda step: batch, WINDOW, VOCABULARY, ("random",), None, None, {})
+    stream = Stream(lambda step: batch, WINDOW, WINDOW + 1, VOCABULARY, ("random",), None, None, {})
     config = TrainConfig(
         batch_size=args.batch,
         budget=Budget(steps=2 * args.saves),
