@@ -13,6 +13,7 @@ import pytest
 from browser import Browser
 from test_charts import GALLERY, MEASURED
 
+from paribus.errors import RunError
 from paribus.report.blocks import (
     Code,
     Column,
@@ -55,6 +56,7 @@ REPORT = Report(
     ],
     ["5 runs"],
 )
+ONE_FIGURE = Report("t", "s", [Section("One", [FIGURES["a line"]])])
 EVERY_FIGURE = Report("Figures", "All of them.", [Section("Figures", list(FIGURES.values()))])
 
 
@@ -267,6 +269,40 @@ def test_figures_are_written_for_papers(tmp_path: Path):
     assert written["a-line.svg"].startswith(b"<svg")
     assert written["heat-map.pdf"].startswith(b"%PDF")
     assert sorted(file.name for file in path.parent.iterdir()) == ["page.html", "page_figures"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("folder", r"folder: is a folder; expected the name of a page, such as .*folder/report\.html$"),
+        ("file/page.html", r"file: cannot be written: File exists$"),
+        (f"new/{'x' * 300}/page.html", "cannot be written: File name too long$"),
+        ("taken.html", r"taken_figures: cannot be written: File exists$"),
+        ("/proc/x.html", r"^/proc/x_figures: cannot be written: No such file or directory$"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path, target: str, why: str):
+    (tmp_path / "folder").mkdir()
+    for name in ("folder/kept", "file", "taken_figures"):
+        (tmp_path / name).write_text(name)
+    before = contents(tmp_path), sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=why) as refused:
+        write_report(ONE_FIGURE, tmp_path / target)
+    assert "\n" not in str(refused.value)
+    assert (contents(tmp_path), sorted(tmp_path.rglob("*"))) == before
+
+
+def test_a_failure_after_the_figures_takes_the_new_ones_away_and_keeps_the_old(tmp_path: Path):
+    (tmp_path / "page_figures").mkdir()
+    (tmp_path / "page_figures" / "old.svg").write_text("old")
+    twice = Report("t", "s", [Section("a", [FIGURES["a line"]] * 2)])
+    with pytest.raises(AssertionError, match="share a name"):
+        write_report(twice, tmp_path / "page.html")
+    assert contents(tmp_path) == {"page_figures/old.svg": b"old"}
 
 
 def test_two_figures_of_one_name_are_refused():
