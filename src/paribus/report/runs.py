@@ -60,27 +60,29 @@ def problems(runs: pl.DataFrame) -> list[Block]:
 
 
 def settings(runs: pl.DataFrame) -> list[Block]:
-    """The keys whose values differ, as a table, and the equal ones, folded; kinds of runs are kept apart."""
+    """The settings that decide a run: those that differ as a table, the equal ones folded, and folded apart where and how
+    the runs ran. Kinds of runs are kept apart."""
     blocks: list[Block] = []
     for kind, group in _kinds(runs):
         keys = [key for key in collect.config_keys(group) if group[key].null_count() < len(group)]
         decisive = [key for key in keys if key.split(".")[0] not in WHERE_AND_HOW]
         differing = [key for key in decisive if group[key].n_unique() > 1]
-        equal = [key for key in keys if group[key].n_unique() == 1]
+        equal = [key for key in decisive if key not in differing]
+        count = f"{len(decisive)} settings that decide a run"
         if differing:
-            caption = f"{kind}: the {len(differing)} of {len(decisive)} settings that differ between runs."
+            caption = f"{kind}: of the {count}, the {len(differing)} that differ."
             blocks.append(
                 Table(group, [Column("name", "Run"), *(Column(key, f"`{key}`") for key in differing)], caption)
             )
+            folded = f"{kind}: of the {count}, the {len(equal)} that are equal"
         elif len(group) > 1:
-            blocks.append(f"{kind}: all {len(decisive)} settings that decide a run are equal.")
-        listing = "\n".join(f"{key}: {_plain(group[key][0])}" for key in equal)
-        what = (
-            f"{kind}: the {len(equal)} settings that are equal"
-            if len(group) > 1
-            else f"The settings of `{group['name'][0]}`"
-        )
-        blocks.append(Details(what, [Code(listing)]))
+            folded = f"{kind}: all {count} are equal"
+        else:
+            folded = f"`{group['name'][0]}`: the {count}"
+        blocks.append(Details(folded, [Code(_listing(group, equal))]))
+        if where_and_how := [key for key in keys if key not in decisive]:
+            folded = f"{kind}: where and how, {len(where_and_how)} settings that decide no result"
+            blocks.append(Details(folded, [Code(_listing(group, where_and_how))]))
     return blocks
 
 
@@ -150,6 +152,11 @@ def _without(value: Any) -> Any:
 
 def _indented(record: Any) -> str:
     return json.dumps(record, indent=2, ensure_ascii=False)
+
+
+def _listing(group: pl.DataFrame, keys: Sequence[str]) -> str:
+    """One line a key, with each value that any of the runs has."""
+    return "\n".join(f"{key}: {', '.join(map(_plain, group[key].unique(maintain_order=True)))}" for key in keys)
 
 
 def _plain(value: Any) -> str:
