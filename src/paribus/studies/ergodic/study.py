@@ -107,7 +107,7 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
         points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
     )
     bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), Column("seeds", "Seeds")]
-    each = [Column("arm", "Sweep"), Column("K", "K"), Column("seed", "Seed"), Column("category", "Category")]
+    each = [Column("arm", "Sweep"), Column("K", "K"), Column("seed", "Category seed"), Column("category", "Category")]
     value = Column("delta", "Difference", "+.4f", ("delta_low", "delta_high"))
     return [
         "Each model against the K = 1 model of its seed, on that model's one category: the same frozen windows, so that what"
@@ -177,7 +177,12 @@ def category_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
 
 
 def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
-    columns = [Column("arm", "Sweep"), Column("K"), Column("seed", "Seed"), Column("unique_tokens", "Unique tokens")]
+    columns = [
+        Column("arm", "Sweep"),
+        Column("K"),
+        Column("seed", "Category seed"),
+        Column("unique_tokens", "Unique tokens"),
+    ]
     columns += [Column("total_tokens", "Total tokens"), Column("passes", "Passes", ".2f"), Column("steps", "Steps")]
     columns += [
         Column("loss", "XE~K~", ".4f"),
