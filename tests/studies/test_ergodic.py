@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from paribus import experiment
+from paribus.report.cells import interval
 from paribus.report.page import render
 from paribus.studies import study
 from paribus.studies.ergodic import analysis, verdicts
@@ -107,6 +108,20 @@ def test_the_report_has_every_section_and_every_run(runs):
     ]
     page = render(report)
     assert all(name in page for name in ("k1-seed0", "k3-seed1", "coins"))
+
+
+def test_the_number_to_take_away_never_stands_without_its_interval_and_unit(runs, found):
+    report = build_report("A title", "A subtitle.", runs, "paribus study")
+    shown = {tile.label: tile for tile in report.sections[0].blocks[0].tiles}
+    by_k = analysis.paired_by_k(analysis.paired_differences(found))
+    row = by_k.filter(pl.col("K") == 3, pl.col("band") == "all").row(0, named=True)
+    limits = interval(row["delta_low"], row["delta_high"], "+.3f")
+    assert shown["Effect of K"].note.startswith(f"{limits} nats a token: K = 3 minus K = 1")
+    assert shown["Ceiling of theory"].note.startswith("nats a token, ln 3 / T")
+    evidence = " ".join(verdict.evidence for verdict in report.sections[0].blocks[1].verdicts)
+    assert f"{limits} nats a token, 2 seeds" in evidence
+    assert "nats, 1 run" in evidence
+    assert "1 runs" not in evidence
 
 
 def test_a_study_without_its_text_runs_still_has_a_report(runs):

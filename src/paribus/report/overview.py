@@ -10,6 +10,7 @@ import polars as pl
 
 from paribus.report import charts, collect, losses, runs
 from paribus.report.blocks import Block, Column, Details, Figure, Report, Section, Table, Tiles, Verdict, Verdicts
+from paribus.report.cells import counted
 from paribus.report.charts import Axis
 from paribus.report.page import write_report
 
@@ -155,7 +156,9 @@ def _bayes_blocks(name: str, records: Records) -> list[Block]:
 
 def _causality_blocks(records: Records) -> list[Block]:
     looking = [run for run, record in records.items() if not record["summary"]["is_causal"]]
-    evidence = f"{len(records) - len(looking)} of {len(records)} models: altered tokens changed no earlier logit"
+    evidence = (
+        f"{len(records) - len(looking)} of {counted(len(records), 'model')}: altered tokens changed no earlier logit"
+    )
     if looking:
         evidence += f"; not so: {', '.join(looking)}"
     return [Verdicts([Verdict("Every model is causal", "fails" if looking else "holds", evidence)])]

@@ -8,7 +8,7 @@ import polars as pl
 from paribus.report import collect
 from paribus.report import runs as run_tables
 from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
-from paribus.report.cells import number
+from paribus.report.cells import interval, number
 from paribus.report.charts import Axis, curves, envelope, heat_map, layer, level, points, small_multiples
 from paribus.studies.ergodic import analysis, optimum, verdicts
 
@@ -51,15 +51,21 @@ def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) 
             pl.col("K") == most, pl.col("band") == "all"
         )
         for row in paired.iter_rows(named=True):
-            note = f"K = {most} minus K = 1 on the same windows, {row['arm']}, nats a token"
+            limits = interval(row["delta_low"], row["delta_high"], "+.3f")
+            unit = f"{limits} nats a token" if limits else "nats a token, one seed, no interval"
+            note = f"{unit}: K = {most} minus K = 1 on the same windows, {row['arm']}"
             shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
         ceiling = analysis.loss_by_k(found).filter(pl.col("K") == most)["ceiling"][0]
         shown.append(
-            Tile("Ceiling of theory", number(ceiling, "+.3f"), f"ln {most} / T: the most that ergodicity can cost")
+            Tile(
+                "Ceiling of theory",
+                number(ceiling, "+.3f"),
+                f"nats a token, ln {most} / T: the most that ergodicity can cost",
+            )
         )
     if sources:
         kl = min(scored.record["kl"]["mean"] for scored in sources)
-        shown.append(Tile("KL to Bayes", number(kl, ".2g"), "mean over positions, nats, the best run"))
+        shown.append(Tile("KL to Bayes", number(kl, ".2g"), "nats a symbol, mean over positions, the best run"))
     return shown
 
 

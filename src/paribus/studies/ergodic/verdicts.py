@@ -7,7 +7,7 @@ from typing import Any, Literal
 import polars as pl
 
 from paribus.report.blocks import Verdict
-from paribus.report.cells import number
+from paribus.report.cells import counted, interval, number
 from paribus.report.collect import evaluation, evaluations
 from paribus.studies.ergodic.analysis import Trained, loss_by_k, paired_by_k
 from paribus.studies.ergodic.optimum import Scored
@@ -24,13 +24,9 @@ def about_text(found: Sequence[Trained], differences: pl.DataFrame) -> list[Verd
     ceilings = dict(loss_by_k(found).select("K", "ceiling").iter_rows())
     verdicts = []
     for row in paired_by_k(differences).filter(pl.col("K") == most, pl.col("band") == "all").iter_rows(named=True):
-        interval = (
-            f"[{number(row['delta_low'], '+.3f')}, {number(row['delta_high'], '+.3f')}]"
-            if row["delta_low"] is not None
-            else ""
-        )
+        limits = interval(row["delta_low"], row["delta_high"], "+.3f") or "(no interval)"
         paired = f"K = {most} minus K = 1, same windows: {number(row['delta'], '+.3f')}"
-        evidence = f"{paired} {interval} nats, {row['seeds']} seeds"
+        evidence = f"{paired} {limits} nats a token, {counted(row['seeds'], 'seed')}"
         if row["arm"] == SHUFFLED:
             verdicts.append(Verdict("With shuffled labels K makes no difference", _contains_zero(row), evidence))
         else:
@@ -54,7 +50,7 @@ def about_optimum(scored: Sequence[Scored]) -> list[Verdict]:
     evidence = (
         f"leaks: {', '.join(leaking)}"
         if leaking
-        else f"smallest KL at a position {number(lowest, '.1e')} nats, {len(scored)} runs"
+        else f"smallest KL at a position {number(lowest, '.1e')} nats, {counted(len(scored), 'run')}"
     )
     return [Verdict("No model beats the Bayes predictor", "fails" if leaking else "holds", evidence)]
 
@@ -71,7 +67,7 @@ def about_causality(runs: Mapping[str, Sequence[Path]]) -> list[Verdict]:
     if not records:
         return []
     leaking = sum(not record["is_causal"] for record in records)
-    evidence = f"{len(records) - leaking} of {len(records)} models: altered tokens changed no earlier logit"
+    evidence = f"{len(records) - leaking} of {counted(len(records), 'model')}: altered tokens changed no earlier logit"
     return [Verdict("Every model is causal", "fails" if leaking else "holds", evidence)]
 
 
