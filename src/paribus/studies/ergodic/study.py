@@ -9,7 +9,7 @@ from paribus.report import collect
 from paribus.report import runs as run_tables
 from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
 from paribus.report.cells import interval, number
-from paribus.report.charts import Axis, curves, envelope, heat_map, layer, level, points, small_multiples
+from paribus.report.charts import Axis, Kinds, curves, envelope, heat_map, layer, level, points, small_multiples
 from paribus.studies.ergodic import analysis, optimum, verdicts
 
 K = Axis("K", "K, categories in training", scale="log2", format="~g")
@@ -90,7 +90,11 @@ def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
             envelope(ceiling, K, DELTA._replace(field="ceiling"), "floor", "ceiling"),
             points(delta, K, DELTA, "arm", ("delta_low", "delta_high")),
         )
-        caption = "XE~K~ minus XE~1~ of the same seed. The band is what theory allows for ergodicity itself."
+        most = ceiling.row(-1, named=True)
+        caption = (
+            "XE~K~ minus XE~1~ of the same seed. Shaded: what theory allows for ergodicity itself, from zero to ln K / T,"
+            f" which is {number(most['ceiling'], '.4f')} nats a token at K = {most['K']}."
+        )
         blocks.append(Figure("delta-against-k", chart, "Difference to K = 1, with the ceiling", caption))
     columns = [
         Column("arm", "Sweep"),
@@ -109,7 +113,7 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
     overall = differences.filter(pl.col("band") == "all")
     by_k = analysis.paired_by_k(differences)
     chart = layer(
-        level(0.0, DELTA, "as good as K = 1"),
+        level(0.0, DELTA),
         points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
     )
     bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), Column("seeds", "Seeds")]
@@ -119,7 +123,10 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
         "Each model against the K = 1 model of its seed, on that model's one category: the same frozen windows, so that what"
         " makes a window hard cancels. Below zero, training on more categories helped.",
         Figure(
-            "paired-against-k", chart, "Effect of K on the first category", "Mean over seeds with Student's interval."
+            "paired-against-k",
+            chart,
+            "Effect of K on the first category",
+            "Mean over seeds with Student's interval. Dashed: as good as K = 1.",
         ),
         Table(
             by_k.filter(pl.col("K") > 1),
@@ -136,7 +143,7 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
 
 def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     frame, fits = analysis.position_curves(found)
-    chart = curves(frame, POSITION, LOSS, by="K", kind="kind")
+    chart = curves(frame, POSITION, LOSS, by="K", kinds=Kinds("kind"))
     arms = frame["arm"].unique(maintain_order=True)
     if len(arms) > 1:
         chart = small_multiples(chart, "arm")
