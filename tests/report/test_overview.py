@@ -162,6 +162,21 @@ def test_pooling_a_matrix_keeps_the_mean_of_all_predictions(table: pl.DataFrame)
         assert np.average(cells["loss"].to_numpy(), weights=weight) == pytest.approx(expected)
 
 
+def test_bins_of_positions_keep_the_mean_and_become_even_on_a_logarithmic_axis():
+    position_T, loss_T = np.arange(1, 101), np.random.default_rng(0).normal(size=100)
+    frame = pl.DataFrame({"position": position_T, "loss": loss_T})
+    both = pl.concat([frame.with_columns(K=pl.lit(k), loss=pl.col("loss") + k) for k in (1, 4)])
+    binned = losses.in_log_bins(both.select("K", "position", "loss"))
+    one, four = binned.partition_by("K", maintain_order=True)
+    np.testing.assert_allclose(four["loss"] - one["loss"], 3)
+    assert one["position"][:6].to_list() == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(one["loss"][:6], loss_T[:6] + 1)
+    assert 20 < len(one) < 30
+    assert (np.diff(np.log(one["position"]))[10:] < 0.2).all()
+    ((position, loss),) = losses.in_log_bins(frame, ratio=1000).rows()
+    assert (position, loss) == (10, pytest.approx(loss_T.mean()))
+
+
 def test_limits_of_a_position_are_196_standard_errors_wide(table: pl.DataFrame):
     record = collect.evaluation(table["path"][0], "validation")
     row = losses.by_position({"a": record}).row(3, named=True)

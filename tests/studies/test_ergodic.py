@@ -77,6 +77,20 @@ def test_position_curves_average_to_the_loss(found):
     assert len(fits) == 3
 
 
+def test_an_exponent_that_the_curve_does_not_determine_is_marked_and_no_curve(found):
+    def with_curve(run, mean_T):
+        count = np.asarray(run.record["matrix"]["count"])
+        spread = {"sum": (count * mean_T).tolist(), "square": (count * (mean_T**2 + 0.01)).tolist()}
+        return run._replace(record={**run.record, "matrix": {**run.record["matrix"], **spread}})
+
+    t = np.arange(1, 17)
+    steep = [with_curve(run, 3 + 2 * t**-0.5 if run.k == 2 else np.full(16, 3.0)) for run in found]
+    curves, fits = analysis.position_curves(steep)
+    assert fits.select("K", "state").rows() == [(1, "not determined"), (2, "determined"), (3, "not determined")]
+    assert curves.filter(pl.col("kind") == "fit")["K"].unique().to_list() == [2]
+    assert fits.filter(pl.col("K") == 2)["b"].item() == pytest.approx(0.5, rel=1e-3)
+
+
 def test_quantities_are_those_that_the_runs_recorded(found):
     table = analysis.quantities(found)
     assert (table["total_tokens"] == 6 * 8 * 16).all()

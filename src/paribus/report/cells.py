@@ -7,9 +7,9 @@ from paribus.report.blocks import Column, Table
 
 ABSENT = "–"
 TONES = {
-    "good": ("holds", "done"),
+    "good": ("holds", "done", "determined"),
     "bad": ("fails", "failed", "diverged"),
-    "open": ("inconclusive", "running", "stopped", "interrupted", "unknown"),
+    "open": ("inconclusive", "running", "stopped", "interrupted", "unknown", "not determined"),
 }
 
 

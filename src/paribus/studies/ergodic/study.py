@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from paribus.report import collect
+from paribus.report import collect, losses
 from paribus.report import runs as run_tables
 from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
 from paribus.report.cells import interval, number
@@ -143,11 +143,14 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
 
 def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     frame, fits = analysis.position_curves(found)
-    chart = curves(frame, POSITION, LOSS, by="K", kinds=Kinds("kind"))
+    chart = curves(losses.in_log_bins(frame), POSITION, LOSS, by="K", kinds=Kinds("kind"))
     arms = frame["arm"].unique(maintain_order=True)
     if len(arms) > 1:
         chart = small_multiples(chart, "arm")
-    columns = [Column("arm", "Sweep"), Column("K", "K")]
+    drawn = "Dashed: the power law fitted to all positions, averaged in the same way, where they determine it."
+    if "fit" not in frame["kind"]:
+        drawn = "No power law is drawn: the curves determine none."
+    columns = [Column("arm", "Sweep"), Column("K", "K"), Column("state", "Exponent", kind="badge")]
     columns += [Column(name, f"*{name}*", ".3f", (f"{name}_low", f"{name}_high")) for name in ("c", "a", "b")]
     return [
         "Loss in the seed's first category at each position, mean over seeds, and the power law c + a t^−b^ fitted to it."
@@ -156,12 +159,13 @@ def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
             "loss-against-position",
             chart,
             "Loss against position",
-            "Solid: measured. Dashed: the power law fitted to it.",
+            f"Measured, averaged in bins of positions that grow by 15 %. {drawn}",
         ),
         Table(
             fits,
             [*columns, Column("misfit", "χ² a degree", ".2f")],
-            "Fits of c + a t^−b^, weighted by the errors of the windows.",
+            "Fits of c + a t^−b^ to all positions, weighted by the errors of the windows. Not determined: the interval of"
+            " *b* is wider than *b* itself.",
         ),
     ]
 
