@@ -1,9 +1,11 @@
 """The page in a real browser: nothing on its console, nothing on the network, and every control does what it says."""
 
+import contextlib
 import csv
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from paribus.report.blocks import (
     Verdicts,
 )
 from paribus.report.page import all_figures, render, write_report
+from paribus.report.theme import DARK, LIGHT
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 LOSSES = [3.25, None, -0.5, 12.0, -2.75]
@@ -241,6 +244,35 @@ def test_panels_stand_in_one_column_on_a_phone(browser: Browser, page: Path):
     wide = browser.evaluate(lefts)
     browser.open(page, 390)
     assert (wide, browser.evaluate(lefts)) == (2, 1)
+
+
+def test_every_figure_is_there_when_the_page_counts_as_loaded(browser: Browser, every_figure: Path):
+    count = "document.querySelectorAll('figure[data-drawn] .chart svg.marks').length"
+    watch = browser.command(
+        "Page.addScriptToEvaluateOnNewDocument", source=f"addEventListener('load', () => window.atLoad = {count})"
+    )
+    browser.open(every_figure)
+    browser.command("Page.removeScriptToEvaluateOnNewDocument", **watch)
+    assert browser.evaluate("window.atLoad") == len(FIGURES)
+
+
+def colours(pdf: bytes) -> set[str]:
+    """Every colour that is set for a line or an area."""
+    found = set()
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL):
+        with contextlib.suppress(zlib.error):  # fonts and images
+            for rgb in re.findall(rb"([\d.]+) ([\d.]+) ([\d.]+) (?:RG|rg)\b", zlib.decompress(stream)):
+                found.add("#" + "".join(f"{round(255 * float(part)):02x}" for part in rgb))
+    return found
+
+
+def test_figures_are_printed_in_light_colours_and_stay_dark_on_the_screen(browser: Browser, page: Path):
+    browser.open(page, 1280, "dark")
+    printed = colours(browser.print())
+    assert set(LIGHT.category[:3]) <= printed
+    assert not {*DARK.category[:3], DARK.ground} & printed
+    browser.until("[...document.querySelectorAll('figure[data-drawn]')].every(f => f.dataset.drawn === 'dark')")
+    assert browser.complaints() == []
 
 
 def test_what_users_typed_stays_text(shown: Callable[[], Browser]):
