@@ -275,6 +275,26 @@ def test_figures_are_printed_in_light_colours_and_stay_dark_on_the_screen(browse
     assert browser.complaints() == []
 
 
+def test_a_wide_table_takes_the_window_and_shows_its_first_value_on_a_phone(browser: Browser, tmp_path: Path):
+    frame = pl.DataFrame(
+        {"run": ["k4-seed3"], "delta": [0.3083], "low": [-0.1287], "high": [0.7454], "command": ["paribus train " * 9]}
+        | {f"column {i}": [123456.0] for i in range(5)}
+    )
+    columns = [Column("run", "Run"), Column("delta", "Difference", "+.4f", ("low", "high"))]
+    columns += [*(Column(f"column {i}", f"Column {i}", ",.2f") for i in range(5)), Column("command", kind="code")]
+    page = write_report(
+        Report("t", "s", [Section("a", [Table(frame, columns)])]), tmp_path / "wide.html", figures=False
+    )
+    hidden = "(s => s.scrollWidth - s.clientWidth)(document.querySelector('.scroll'))"
+    browser.open(page, 1400)
+    assert browser.evaluate(hidden) == 0
+    browser.open(page, 390)
+    assert browser.evaluate(hidden) > 0
+    right = "Math.max(...[...document.querySelectorAll('td:nth-child(2), td:nth-child(2) small')].map(edge))"
+    assert browser.evaluate(f"(edge => {right})(e => e.getBoundingClientRect().right)") <= 390 - 20
+    assert browser.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_what_users_typed_stays_text(shown: Callable[[], Browser]):
     browser = shown()
     assert browser.evaluate("document.querySelector('h1').textContent") == f"Everything {EVIL}"

@@ -13,19 +13,19 @@ from paribus.rundir import WHERE_AND_HOW
 
 _MAX_RECORDS = 40  # beyond, a page would carry more provenance than results
 _CODE = ("provenance/commit", "provenance/command")
+_LOSS = Column("final/loss", "Last training loss", ".4f")
 _MEASURED = (
     Column("final/tokens", "Tokens"),
     Column("data/unique_tokens", "Unique tokens"),
     Column("data/passes", "Passes", ".2f"),
     Column("time/total_s", "Wall time", kind="seconds"),
-    Column("final/loss", "Last training loss", ".4f"),
 )
 
 
 def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence[Column] = ()) -> list[Section]:
     """The foot of a report: all runs, the keys that differ and those that are equal, provenance, and the commands.
 
-    `columns` of the table of runs come after the state, before the step."""
+    `columns` of the table of runs come after the loss, before the step."""
     reproduce: list[Block] = [
         "Each run resumes where it stopped and is skipped when it is done, so that the same command is safe to repeat.",
         Code("\n".join(commands)),
@@ -39,10 +39,11 @@ def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence
 
 
 def run_table(runs: pl.DataFrame, columns: Sequence[Column] = ()) -> Table:
-    """One row a run: name, state, the study's own columns, steps, tokens, wall time, loss."""
-    known = [column for column in _MEASURED if column.field in runs.columns]
-    shown = [Column("name", "Run"), Column("state", "State", kind="badge"), *columns, Column("step", "Steps"), *known]
-    return Table(runs, [*shown, Column("id", "Identity", kind="code")], "Every run behind this report.")
+    """One row a run: name, state, loss, the study's own columns, steps, tokens, wall time; the first fit a phone."""
+    shown = [Column("name", "Run"), Column("state", "State", kind="badge"), _LOSS, *columns, Column("step", "Steps")]
+    shown += [*_MEASURED, Column("id", "Identity", kind="code")]
+    known = [column for column in shown if column.field in runs.columns]
+    return Table(runs, known, "Every run behind this report.")
 
 
 def problems(runs: pl.DataFrame) -> list[Block]:

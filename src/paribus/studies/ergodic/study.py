@@ -39,7 +39,9 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     if sources:
         sections.append(Section("Trained against optimal", optimum.blocks(sources)))
     table = collect.load_runs(*(path for paths in runs.values() for path in paths))
-    return Report(title, subtitle, [*sections, *run_tables.appendix(table, [command], [Column("study", "Sweep")])])
+    table = table.with_columns(pl.col("study").str.split("/").list.last().alias("study/sweep"))
+    appendix = run_tables.appendix(table, [command], [Column("study/sweep", "Sweep")])
+    return Report(title, subtitle, [*sections, *appendix])
 
 
 def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) -> list[Tile]:
@@ -97,12 +99,11 @@ def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
         )
         blocks.append(Figure("delta-against-k", chart, "Difference to K = 1, with the ceiling", caption))
     columns = [
-        Column("arm", "Sweep"),
-        Column("K", "K"),
-        Column("seeds", "Seeds"),
+        *_keys(frame),
         Column("loss", "XE~K~", ".4f", ("loss_low", "loss_high")),
         Column("delta", "XE~K~ − XE~1~", "+.4f", ("delta_low", "delta_high")),
         Column("ceiling", "ln K / T", ".4f"),
+        Column("seeds", "Seeds"),
     ]
     return [*blocks, Table(frame, columns, "Test loss by K, nats a token; in brackets 95 % intervals over seeds.")]
 
@@ -116,8 +117,7 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
         level(0.0, DELTA),
         points(by_k.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
     )
-    bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), Column("seeds", "Seeds")]
-    each = [Column("arm", "Sweep"), Column("K", "K"), Column("seed", "Category seed"), Column("category", "Category")]
+    each = [*_keys(overall), Column("seed", "Category seed"), Column("category", "Category")]
     value = Column("delta", "Difference", "+.4f", ("delta_low", "delta_high"))
     return [
         "Each model against the K = 1 model of its seed, on that model's one category: the same frozen windows, so that what"
@@ -130,7 +130,7 @@ def paired_blocks(differences: pl.DataFrame) -> list[Block]:
         ),
         Table(
             by_k.filter(pl.col("K") > 1),
-            [*bands, value],
+            [*_keys(by_k), Column("band", "Positions"), value, Column("seeds", "Seeds")],
             "Mean over seeds, by band of positions; 95 % intervals over seeds.",
         ),
         Table(
@@ -150,8 +150,8 @@ def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     drawn = "Dashed: the power law fitted to all positions, averaged in the same way, where they determine it."
     if "fit" not in frame["kind"]:
         drawn = "No power law is drawn: the curves determine none."
-    columns = [Column("arm", "Sweep"), Column("K", "K"), Column("state", "Exponent", kind="badge")]
-    columns += [Column(name, f"*{name}*", ".3f", (f"{name}_low", f"{name}_high")) for name in ("c", "a", "b")]
+    columns = [*_keys(fits), Column("state", "Exponent", kind="badge")]
+    columns += [Column(name, f"*{name}*", ".3f", (f"{name}_low", f"{name}_high")) for name in ("b", "c", "a")]
     return [
         "Loss in the seed's first category at each position, mean over seeds, and the power law c + a t^−b^ fitted to it."
         " A power law in the raw loss mixes what the window says about its category with what it says about itself.",
@@ -182,10 +182,12 @@ def in_context_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
 
 
 def category_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
-    frame = analysis.by_category(found).with_columns(row=pl.format("{}, K = {}", "arm", "K"))
+    frame = analysis.by_category(found)
+    name = pl.format("{}, K = {}", "arm", "K") if frame["arm"].n_unique() > 1 else pl.format("K = {}", "K")
+    frame = frame.with_columns(row=name)
     matrix = frame.pivot("category", index=["arm", "K"], values="loss")
     names = sorted(frame["category"].unique())
-    columns = [Column("arm", "Sweep"), Column("K", "K"), *(Column(name, name, ".3f") for name in names)]
+    columns = [*_keys(frame), *(Column(name, name, ".3f") for name in names)]
     chart = heat_map(frame, Axis("category", "category"), "row", LOSS)
     return [
         Figure("loss-by-category", chart, "Test loss of every category", "Mean over seeds, trained on or not."),
@@ -194,12 +196,8 @@ def category_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
 
 
 def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
-    columns = [
-        Column("arm", "Sweep"),
-        Column("K"),
-        Column("seed", "Category seed"),
-        Column("unique_tokens", "Unique tokens"),
-    ]
+    frame = analysis.quantities(found)
+    columns = [*_keys(frame), Column("seed", "Category seed"), Column("unique_tokens", "Unique tokens")]
     columns += [Column("total_tokens", "Total tokens"), Column("passes", "Passes", ".2f"), Column("steps", "Steps")]
     columns += [
         Column("loss", "XE~K~", ".4f"),
@@ -209,4 +207,9 @@ def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     caption = (
         "Unique: distinct targets that a run has seen (of random windows, in expectation). Passes: total over unique."
     )
-    return [Table(analysis.quantities(found), [*columns, Column("categories", "Trained on")], caption)]
+    return [Table(frame, [*columns, Column("categories", "Trained on")], caption)]
+
+
+def _keys(frame: pl.DataFrame) -> list[Column]:
+    """What a row is about: its K, and its sweep where there are several."""
+    return [*([Column("arm", "Sweep")] if frame["arm"].n_unique() > 1 else []), Column("K")]
