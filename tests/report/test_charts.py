@@ -98,7 +98,7 @@ def test_a_line_that_others_hide_is_broad_and_drawn_first():
     svg = vl_convert.vegalite_to_svg(paper_spec(charts.curves(frame(2), X, Y, "group", kinds=Kinds("kind", "fit"))))
     drawn = re.findall(r'"line mark"[^>]* stroke="(#\w+)" (?:stroke-opacity="([\d.]+)" )?stroke-width="([\d.]+)"', svg)
     blue, orange = LIGHT.category[:2]
-    assert drawn == [(blue, "0.35", "7"), (orange, "0.35", "7"), (blue, "", "1.75"), (orange, "", "1.75")]
+    assert drawn == [(blue, "0.42", "7"), (orange, "0.42", "7"), (blue, "", "1.75"), (orange, "", "1.75")]
     assert 'stroke-dasharray="6,3"' not in svg
     assert svg.count(">fit</text>") == svg.count(">measured</text>") == 1
 

@@ -18,7 +18,7 @@ _DISTINCT = 7  # categorical colours; later groups repeat them with dashes
 MAX_NAMED = 40  # groups beyond which a legend would be longer than its figure: a line then tells its name itself
 _DODGE = 7  # px between the points of different groups at one x
 _DASHES = ([1, 0], [6, 3], [2, 3])
-_BROAD = {"strokeWidth": 7, "strokeOpacity": 0.35}
+_BROAD = {"strokeWidth": 7, "strokeOpacity": 0.42}
 
 
 class Axis(NamedTuple):

@@ -155,7 +155,7 @@ def _bayes_blocks(name: str, records: Records) -> list[Block]:
             f"{name}-loss",
             both,
             "Trained and optimal",
-            "Broad and pale: the Bayes predictor of the source on the same sequences; the line on it: the model.",
+            "The broad line: the Bayes predictor of the source on the same sequences; the thin line on it: the model.",
         ),
         Figure(f"{name}-kl", lost, "What is lost against Bayes", "Means over sequences, with 95 % limits."),
     ]

@@ -59,8 +59,8 @@ def blocks(scored: Sequence[Scored]) -> list[Block]:
             "loss-and-bayes",
             curves(pl.concat(losses), POSITION, loss_axis, by="run", kinds=Kinds("kind", beneath="Bayes")),
             "Trained and optimal",
-            "Mean loss at each position, on the same sequences. Broad and pale: Bayes, which no model can better in"
-            " expectation; the line on it: the model.",
+            "Mean loss at each position, on the same sequences. The broad line: Bayes, which no model can better in"
+            " expectation; the thin line on it: the model.",
         ),
         Figure(
             "kl-against-position",
