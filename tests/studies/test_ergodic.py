@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from paribus import experiment
+from paribus import experiment, rundir
+from paribus.errors import RunError
 from paribus.report.cells import interval
 from paribus.report.page import render
 from paribus.studies import study
@@ -142,6 +143,27 @@ def test_a_study_without_its_text_runs_still_has_a_report(runs):
     assert "Trained against optimal" in render(
         build_report("A title", "A subtitle.", {"coins": runs["coins"]}, "paribus study")
     )
+
+
+def test_a_study_before_its_first_run_is_done_has_a_report_and_redrawing_keeps_the_old(tmp_path, monkeypatch):
+    assert "What was found" in render(build_report("A title", "A subtitle.", {"text": []}, "paribus study"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/ergodic-smoke"
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text("old")
+    base = {
+        "name": "coins",
+        "data": {"kind": "coins", "num_components": 3, "window": 16},
+        "model": MODEL,
+        "train": TRAIN,
+    }
+    coins = {"base": base, "name": "coins-{seeds.order}", "grid": {"seeds.order": [0, 1]}}
+    size = {"folder": "ergodic-smoke", "title": "Mine", "sweeps": {"coins": coins}}
+    rundir.write_json(tmp_path / "mine.yaml", size)
+    rundir.write_json(folder / "study.json", {"file": "mine.yaml", "overrides": []})
+    with pytest.raises(RunError, match=r"none of the 2 runs .* `paribus study ergodic mine.yaml` trains them$"):
+        study.redraw("ergodic")
+    assert (folder / "report.html").read_text() == "old"
 
 
 @pytest.mark.slow

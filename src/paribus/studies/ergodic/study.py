@@ -38,10 +38,17 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
         ]
     if sources:
         sections.append(Section("Trained against optimal", optimum.blocks(sources)))
-    table = collect.load_runs(*(path for paths in runs.values() for path in paths))
+    return Report(title, subtitle, [*sections, *appendix(runs, command)])
+
+
+def appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
+    """What every report has at its foot; nothing before the first run is done."""
+    paths = [path for found in runs.values() for path in found]
+    if not paths:
+        return []
+    table = collect.load_runs(*paths)
     table = table.with_columns(pl.col("study").str.split("/").list.last().alias("study/sweep"))
-    appendix = run_tables.appendix(table, [command], [Column("study/sweep", "Sweep")])
-    return Report(title, subtitle, [*sections, *appendix])
+    return run_tables.appendix(table, [command], [Column("study/sweep", "Sweep")])
 
 
 def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) -> list[Tile]:
