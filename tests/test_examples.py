@@ -51,6 +51,10 @@ def test_every_study_yaml_that_ships_is_loaded(monkeypatch):
         config, sweeps = study.load(file)
         assert config.folder.startswith(file.parent.name), file
         assert all(sweeps.values()), file
+        nested = [run for runs in sweeps.values() for run in runs if getattr(run.data, "categories", None)]
+        for run in (run for run in nested if run.data.categories.kind == "nested"):
+            told = f"k{run.data.categories.k}-seed{run.seeds.categories}"
+            assert run.name == told, f"{file}: the report's tables show the seed of the categories"
 
 
 def test_the_paper_study_is_the_original_plan():

@@ -1,4 +1,5 @@
 import os
+import shlex
 import subprocess
 import sys
 
@@ -23,6 +24,28 @@ def test_a_diff_that_is_not_utf8_stops_a_run(tmp_path):
     assert found["dirty"]
     assert "caf" in found["diff"]
     assert provenance.code(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/env/bin/paribus", "train", "my run.yaml"], "paribus train 'my run.yaml'"),
+        (["/env/lib/paribus/__main__.py", "train", "run.yaml"], "python -m paribus train run.yaml"),
+        (["scripts/mine.py", "7"], "python scripts/mine.py 7"),
+    ],
+)
+def test_a_command_that_cannot_be_typed_again_is_recorded(monkeypatch, argv, command):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert provenance.attempt()["command"] == command
+
+
+def test_a_module_records_another_command_than_the_one_that_ran_it(tmp_path):
+    (tmp_path / "laboratory").mkdir()
+    script = "from paribus import provenance; print(provenance.attempt()['command'])"
+    (tmp_path / "laboratory" / "__main__.py").write_text(script)
+    command = ["-m", "laboratory", "train", "it's.yaml"]
+    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shlex.split(done.stdout) == ["python", *command]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")

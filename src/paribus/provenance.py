@@ -20,7 +20,7 @@ def attempt(command: list[str] | None = None, **facts: Any) -> dict[str, Any]:
     """Describe this process: one record an attempt, so that a resumed run shows every machine that worked on it."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": shlex.join(command if command is not None else [Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(command if command is not None else [*_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "host": socket.gethostname(),
         "user": _user(),
         "python": platform.python_version(),
@@ -49,6 +49,13 @@ def code(folder: Path) -> dict[str, Any]:
 def packages() -> dict[str, str]:
     """Name -> version of everything installed."""
     return dict(sorted((d.metadata["Name"], d.version) for d in distributions()))
+
+
+def _program(script: Path) -> list[str]:
+    """What a shell calls the program that Python runs as `script`."""
+    if script.name == "__main__.py":  # `python -m PACKAGE` names this file
+        return ["python", "-m", script.parent.name]
+    return [script.name] if script.suffix != ".py" else ["python", str(script)]
 
 
 def _git(folder: Path, *args: str) -> str:

@@ -12,7 +12,7 @@ T = np.arange(1, 101)
 @pytest.mark.parametrize("b", [0.05, 0.26, 0.43, 1.0, 3.0])
 @pytest.mark.parametrize("a", [1.7, -0.4])
 def test_a_noiseless_law_is_recovered(a, b):
-    fit = fit_power_law(T, 2.5 + a * T**-b, np.full(100, 0.01))
+    fit = fit_power_law(T, 2.5 + a * T**-b, np.full(100, 0.001))
     assert (fit.c.mean, fit.a.mean, fit.b.mean) == pytest.approx((2.5, a, b), rel=2e-5)
     assert fit.at(T) == pytest.approx(2.5 + a * T**-b, rel=1e-7)
     assert fit.is_determined
@@ -43,6 +43,18 @@ def test_a_law_that_does_not_hold_widens_its_limits():
     misfit = fit_power_law(T, 2 + T**-0.5 + wave, tiny)
     assert misfit.misfit > 1000
     assert misfit.b.high - misfit.b.low == pytest.approx(honest.b.high - honest.b.low, rel=0.2)
+
+
+@pytest.mark.parametrize(("noise", "is_determined"), [(0.02, True), (0.6, False)])
+def test_an_exponent_is_determined_when_other_samples_give_nearly_the_same(noise, is_determined):
+    """Oracle: the spread of b over fresh samples of the same law, which a reader of one fit cannot see."""
+    draw = generator(0, "test")
+    law = 3 + 1.2 * T**-0.6
+    fits = [fit_power_law(T, law + noise * draw.normal(size=100), np.full(100, noise)) for _ in range(40)]
+    low, high = np.quantile([fit.b.mean for fit in fits], [0.025, 0.975])
+    assert (high - low < 0.6) == is_determined
+    assert np.mean([fit.is_determined for fit in fits]) == pytest.approx(float(is_determined), abs=0.1)
+    assert all(fit.b.low > 0 for fit in fits if fit.is_determined)
 
 
 def test_a_flat_curve_determines_no_exponent():

@@ -120,6 +120,10 @@ class Browser:
         image = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=full)
         path.write_bytes(base64.b64decode(image["data"]))
 
+    def print(self) -> bytes:
+        """The page as PDF, as a browser's print dialog makes it."""
+        return base64.b64decode(self.command("Page.printToPDF", printBackground=True)["data"])
+
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             chunk = self._in.read(1 << 16)

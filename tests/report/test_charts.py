@@ -12,12 +12,13 @@ import pytest
 import vl_convert
 
 from paribus.report import charts
-from paribus.report.charts import Axis
+from paribus.report.charts import Axis, Kinds
 from paribus.report.page import paper_spec, screen_spec
 from paribus.report.theme import DARK, LIGHT, Palette
 
 X, Y = Axis("x", "position"), Axis("y", "loss")
 K = Axis("K", scale="log2")
+KINDS = Kinds("kind")
 
 
 def frame(groups: int = 3, points: int = 5) -> pl.DataFrame:
@@ -37,7 +38,8 @@ AT_LAST = MEASURED.filter(pl.col("x") == 5)
 GALLERY = {
     "a line": charts.curves(ONE, X, Y),
     "lines with bands": charts.curves(MEASURED, X, Y, "group", ("low", "high")),
-    "lines of two kinds": charts.curves(frame(), X, Y, "K", kind="kind"),
+    "lines of two kinds": charts.curves(frame(), X, Y, "K", kinds=KINDS),
+    "a kind beneath another": charts.curves(frame(1), X, Y, "group", kinds=Kinds("kind", beneath="fit")),
     "lines on log axes": charts.curves(MEASURED, X._replace(scale="log10"), Y._replace(scale="log10"), "K"),
     "more lines than colours": charts.curves(frame(11).filter(pl.col("kind") == "fit"), X, Y, "group"),
     "more lines than a tooltip holds": charts.curves(frame(16).filter(pl.col("kind") == "fit"), X, Y, "group"),
@@ -57,7 +59,7 @@ GALLERY = {
         charts.curves(MEASURED, X, Y, "group"),
         charts.points(MEASURED, X, Y, "group"),
         charts.theory(ONE, X, Y, "theory"),
-        charts.level(1.0, Y, "floor"),
+        charts.level(1.0, Y),
     ),
     "two sets of curves": charts.layer(charts.curves(MEASURED, X, Y, "group"), charts.curves(ONE, X, Y)),
 }
@@ -87,9 +89,30 @@ def test_every_chart_compiles_for_the_screen_and_for_papers(name: str):
 
 
 def test_each_group_and_kind_is_one_line_through_all_its_points():
-    lines = marks(charts.curves(frame(), X, Y, "K", kind="kind"), "line mark")
+    lines = marks(charts.curves(frame(), X, Y, "K", kinds=KINDS), "line mark")
     assert len(lines) == 6
     assert [path.count("L") for path in lines] == [4] * 6
+
+
+def test_a_line_that_others_hide_is_broad_and_drawn_first():
+    svg = vl_convert.vegalite_to_svg(paper_spec(charts.curves(frame(2), X, Y, "group", kinds=Kinds("kind", "fit"))))
+    drawn = re.findall(r'"line mark"[^>]* stroke="(#\w+)" (?:stroke-opacity="([\d.]+)" )?stroke-width="([\d.]+)"', svg)
+    blue, orange = LIGHT.category[:2]
+    assert drawn == [(blue, "0.42", "7"), (orange, "0.42", "7"), (blue, "", "1.75"), (orange, "", "1.75")]
+    assert 'stroke-dasharray="6,3"' not in svg
+    assert svg.count(">fit</text>") == svg.count(">measured</text>") == 1
+
+
+def test_one_name_has_no_legend_and_one_number_has():
+    def labels(chart: alt.Chart) -> list[str]:
+        return re.findall(r"role-legend-label.*?>([^<]+)</text>", vl_convert.vegalite_to_svg(paper_spec(chart)))
+
+    one = ONE.with_columns(kind=pl.lit("measured"))
+    for chart in (charts.curves, charts.points):
+        assert labels(chart(one, X, Y, "group")) == []
+        assert labels(chart(one, X, Y, "K")) == ["2"]
+        assert labels(chart(MEASURED, X, Y, "group")) == ["g0", "g1", "g2"]
+    assert labels(charts.curves(one, X, Y, "K", kinds=KINDS)) == ["2"]
 
 
 def test_a_band_lies_between_its_bounds_and_not_on_the_line():
@@ -116,7 +139,7 @@ def test_a_group_may_have_any_name():
         X,
         Y,
         "group",
-        kind="kind",
+        kinds=KINDS,
     )
     svg = vl_convert.vegalite_to_svg(paper_spec(chart))
     assert svg.count('aria-roledescription="line mark"') == 12
@@ -144,8 +167,8 @@ def test_groups_stand_beside_one_another():
 
 
 def test_data_by_column_are_the_rows():
-    (data,) = screen_spec(charts.curves(frame(), X, Y, "group", kind="kind"))["datasets"].values()
-    (rows,) = paper_spec(charts.curves(frame(), X, Y, "group", kind="kind"))["datasets"].values()
+    (data,) = screen_spec(charts.curves(frame(), X, Y, "group", kinds=KINDS))["datasets"].values()
+    (rows,) = paper_spec(charts.curves(frame(), X, Y, "group", kinds=KINDS))["datasets"].values()
     columns = {
         field: column.get("values") or [column["levels"][code] for code in column["codes"]]
         for field, column in data["columns"].items()

@@ -13,7 +13,7 @@ from browser import Browser
 from fabricate import Fabricated, fabricate
 
 from paribus.report import collect, losses, overview, runs
-from paribus.report.blocks import Code, Details, Table, Verdicts
+from paribus.report.blocks import Block, Code, Details, Table, Verdicts
 
 SETTINGS = re.compile(r"^([\w.]+): ", re.MULTILINE)
 
@@ -76,22 +76,38 @@ print([name for name in ("torch", "jax", "transformers", "datasets") if name in 
     assert done.stdout.strip() == "[]"
 
 
-def test_every_setting_is_told_once_as_equal_or_as_differing(table: pl.DataFrame):
+def folded(blocks: list[Block]) -> dict[str, str]:
+    """Summary -> the listing that it folds away."""
+    return {b.summary: c.text for b in blocks if isinstance(b, Details) for c in b.blocks if isinstance(c, Code)}
+
+
+def test_every_setting_is_told_once_and_the_counts_are_those_of_what_is_told(table: pl.DataFrame):
     blocks = runs.settings(table)
     (differing,) = (block for block in blocks if isinstance(block, Table))
-    (folded,) = (block for block in blocks if isinstance(block, Details))
-    (listing,) = (block for block in folded.blocks if isinstance(block, Code))
-    told = [column.field for column in differing.columns[1:]] + SETTINGS.findall(listing.text)
+    (equal, listing), (where_and_how, rest) = folded(blocks).items()
+    keys = [column.field for column in differing.columns[1:]], SETTINGS.findall(listing), SETTINGS.findall(rest)
     present = [key for key in collect.config_keys(table) if table[key].null_count() < len(table)]
-    assert sorted(told) == sorted(present)
-    assert {"data.categories.k", "seeds.order"} <= {column.field for column in differing.columns}
-    assert "train.optimizer.lr: 0.0003" in listing.text
+    assert sorted(key for group in keys for key in group) == sorted(present)
+    assert {"data.categories.k", "seeds.order"} <= set(keys[0])
+    assert "train.optimizer.lr: 0.0003" in listing
+    assert {key.split(".")[0] for key in keys[2]} == {"track", "launch", "paths"}
+    counts = [list(map(int, re.findall(r"\d+", text))) for text in (differing.caption, equal, where_and_how)]
+    all_decisive = len(keys[0]) + len(keys[1])
+    assert counts == [[all_decisive, len(keys[0])], [all_decisive, len(keys[1])], [len(keys[2])]]
+
+
+def test_where_runs_ran_is_told_also_where_it_differs(table: pl.DataFrame):
+    threads = pl.when(pl.col("seeds.order") == 0).then(1).otherwise(2)
+    (_, (_, rest)) = folded(runs.settings(table.with_columns(threads.alias("launch.threads")))).items()
+    assert "launch.threads: 1, 2" in rest.splitlines()
 
 
 def test_runs_that_differ_in_nothing_are_called_equal(tmp_path: Path):
     fabricate(tmp_path, Fabricated())
-    blocks = runs.settings(collect.load_runs(tmp_path))
+    table = collect.load_runs(tmp_path)
+    blocks = runs.settings(pl.concat([table, table]))
     assert not any(isinstance(block, Table) for block in blocks)
+    assert re.search(r"all \d+ settings that decide a run are equal$", next(iter(folded(blocks))))
 
 
 def test_packages_are_listed_once_and_those_that_differ_by_run(tmp_path: Path):
@@ -144,6 +160,21 @@ def test_pooling_a_matrix_keeps_the_mean_of_all_predictions(table: pl.DataFrame)
         assert cells["position"].n_unique() == columns
         weight = cells["category"].replace_strict(counts).to_numpy()
         assert np.average(cells["loss"].to_numpy(), weights=weight) == pytest.approx(expected)
+
+
+def test_bins_of_positions_keep_the_mean_and_become_even_on_a_logarithmic_axis():
+    position_T, loss_T = np.arange(1, 101), np.random.default_rng(0).normal(size=100)
+    frame = pl.DataFrame({"position": position_T, "loss": loss_T})
+    both = pl.concat([frame.with_columns(K=pl.lit(k), loss=pl.col("loss") + k) for k in (1, 4)])
+    binned = losses.in_log_bins(both.select("K", "position", "loss"))
+    one, four = binned.partition_by("K", maintain_order=True)
+    np.testing.assert_allclose(four["loss"] - one["loss"], 3)
+    assert one["position"][:6].to_list() == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(one["loss"][:6], loss_T[:6] + 1)
+    assert 20 < len(one) < 30
+    assert (np.diff(np.log(one["position"]))[10:] < 0.2).all()
+    ((position, loss),) = losses.in_log_bins(frame, ratio=1000).rows()
+    assert (position, loss) == (10, pytest.approx(loss_T.mean()))
 
 
 def test_limits_of_a_position_are_196_standard_errors_wide(table: pl.DataFrame):

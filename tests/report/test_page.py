@@ -1,9 +1,11 @@
 """The page in a real browser: nothing on its console, nothing on the network, and every control does what it says."""
 
+import contextlib
 import csv
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from browser import Browser
 from test_charts import GALLERY, MEASURED
 
+from paribus.errors import RunError
 from paribus.report.blocks import (
     Code,
     Column,
@@ -27,6 +30,7 @@ from paribus.report.blocks import (
     Verdicts,
 )
 from paribus.report.page import all_figures, render, write_report
+from paribus.report.theme import DARK, LIGHT
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 LOSSES = [3.25, None, -0.5, 12.0, -2.75]
@@ -55,6 +59,7 @@ REPORT = Report(
     ],
     ["5 runs"],
 )
+ONE_FIGURE = Report("t", "s", [Section("One", [FIGURES["a line"]])])
 EVERY_FIGURE = Report("Figures", "All of them.", [Section("Figures", list(FIGURES.values()))])
 
 
@@ -241,6 +246,55 @@ def test_panels_stand_in_one_column_on_a_phone(browser: Browser, page: Path):
     assert (wide, browser.evaluate(lefts)) == (2, 1)
 
 
+def test_every_figure_is_there_when_the_page_counts_as_loaded(browser: Browser, every_figure: Path):
+    count = "document.querySelectorAll('figure[data-drawn] .chart svg.marks').length"
+    watch = browser.command(
+        "Page.addScriptToEvaluateOnNewDocument", source=f"addEventListener('load', () => window.atLoad = {count})"
+    )
+    browser.open(every_figure)
+    browser.command("Page.removeScriptToEvaluateOnNewDocument", **watch)
+    assert browser.evaluate("window.atLoad") == len(FIGURES)
+
+
+def colours(pdf: bytes) -> set[str]:
+    """Every colour that is set for a line or an area."""
+    found = set()
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL):
+        with contextlib.suppress(zlib.error):  # fonts and images
+            for rgb in re.findall(rb"([\d.]+) ([\d.]+) ([\d.]+) (?:RG|rg)\b", zlib.decompress(stream)):
+                found.add("#" + "".join(f"{round(255 * float(part)):02x}" for part in rgb))
+    return found
+
+
+def test_figures_are_printed_in_light_colours_and_stay_dark_on_the_screen(browser: Browser, page: Path):
+    browser.open(page, 1280, "dark")
+    printed = colours(browser.print())
+    assert set(LIGHT.category[:3]) <= printed
+    assert not {*DARK.category[:3], DARK.ground} & printed
+    browser.until("[...document.querySelectorAll('figure[data-drawn]')].every(f => f.dataset.drawn === 'dark')")
+    assert browser.complaints() == []
+
+
+def test_a_wide_table_takes_the_window_and_shows_its_first_value_on_a_phone(browser: Browser, tmp_path: Path):
+    frame = pl.DataFrame(
+        {"run": ["k4-seed3"], "delta": [0.3083], "low": [-0.1287], "high": [0.7454], "command": ["paribus train " * 9]}
+        | {f"column {i}": [123456.0] for i in range(5)}
+    )
+    columns = [Column("run", "Run"), Column("delta", "Difference", "+.4f", ("low", "high"))]
+    columns += [*(Column(f"column {i}", f"Column {i}", ",.2f") for i in range(5)), Column("command", kind="code")]
+    page = write_report(
+        Report("t", "s", [Section("a", [Table(frame, columns)])]), tmp_path / "wide.html", figures=False
+    )
+    hidden = "(s => s.scrollWidth - s.clientWidth)(document.querySelector('.scroll'))"
+    browser.open(page, 1400)
+    assert browser.evaluate(hidden) == 0
+    browser.open(page, 390)
+    assert browser.evaluate(hidden) > 0
+    right = "Math.max(...[...document.querySelectorAll('td:nth-child(2), td:nth-child(2) small')].map(edge))"
+    assert browser.evaluate(f"(edge => {right})(e => e.getBoundingClientRect().right)") <= 390 - 20
+    assert browser.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_what_users_typed_stays_text(shown: Callable[[], Browser]):
     browser = shown()
     assert browser.evaluate("document.querySelector('h1').textContent") == f"Everything {EVIL}"
@@ -267,6 +321,40 @@ def test_figures_are_written_for_papers(tmp_path: Path):
     assert written["a-line.svg"].startswith(b"<svg")
     assert written["heat-map.pdf"].startswith(b"%PDF")
     assert sorted(file.name for file in path.parent.iterdir()) == ["page.html", "page_figures"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("folder", r"folder: is a folder; expected the name of a page, such as .*folder/report\.html$"),
+        ("file/page.html", r"file: cannot be written: File exists$"),
+        (f"new/{'x' * 300}/page.html", "cannot be written: File name too long$"),
+        ("taken.html", r"taken_figures: cannot be written: File exists$"),
+        ("/proc/x.html", r"^/proc/x_figures: cannot be written: No such file or directory$"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path, target: str, why: str):
+    (tmp_path / "folder").mkdir()
+    for name in ("folder/kept", "file", "taken_figures"):
+        (tmp_path / name).write_text(name)
+    before = contents(tmp_path), sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=why) as refused:
+        write_report(ONE_FIGURE, tmp_path / target)
+    assert "\n" not in str(refused.value)
+    assert (contents(tmp_path), sorted(tmp_path.rglob("*"))) == before
+
+
+def test_a_failure_after_the_figures_takes_the_new_ones_away_and_keeps_the_old(tmp_path: Path):
+    (tmp_path / "page_figures").mkdir()
+    (tmp_path / "page_figures" / "old.svg").write_text("old")
+    twice = Report("t", "s", [Section("a", [FIGURES["a line"]] * 2)])
+    with pytest.raises(AssertionError, match="share a name"):
+        write_report(twice, tmp_path / "page.html")
+    assert contents(tmp_path) == {"page_figures/old.svg": b"old"}
 
 
 def test_two_figures_of_one_name_are_refused():

@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from paribus import experiment
+from paribus import experiment, rundir
+from paribus.errors import RunError
+from paribus.report.cells import interval
 from paribus.report.page import render
 from paribus.studies import study
 from paribus.studies.ergodic import analysis, verdicts
@@ -76,6 +78,20 @@ def test_position_curves_average_to_the_loss(found):
     assert len(fits) == 3
 
 
+def test_an_exponent_that_the_curve_does_not_determine_is_marked_and_no_curve(found):
+    def with_curve(run, mean_T):
+        count = np.asarray(run.record["matrix"]["count"])
+        spread = {"sum": (count * mean_T).tolist(), "square": (count * (mean_T**2 + 0.01)).tolist()}
+        return run._replace(record={**run.record, "matrix": {**run.record["matrix"], **spread}})
+
+    t = np.arange(1, 17)
+    steep = [with_curve(run, 3 + 2 * t**-0.5 if run.k == 2 else np.full(16, 3.0)) for run in found]
+    curves, fits = analysis.position_curves(steep)
+    assert fits.select("K", "state").rows() == [(1, "not determined"), (2, "determined"), (3, "not determined")]
+    assert curves.filter(pl.col("kind") == "fit")["K"].unique().to_list() == [2]
+    assert fits.filter(pl.col("K") == 2)["b"].item() == pytest.approx(0.5, rel=1e-3)
+
+
 def test_quantities_are_those_that_the_runs_recorded(found):
     table = analysis.quantities(found)
     assert (table["total_tokens"] == 6 * 8 * 16).all()
@@ -117,10 +133,45 @@ def test_the_report_has_every_section_and_every_run(runs):
     assert all(name in page for name in ("k1-seed0", "k3-seed1", "coins"))
 
 
+def test_the_number_to_take_away_never_stands_without_its_interval_and_unit(runs, found):
+    report = build_report("A title", "A subtitle.", runs, "paribus study")
+    shown = {tile.label: tile for tile in report.sections[0].blocks[0].tiles}
+    by_k = analysis.paired_by_k(found, analysis.paired_differences(found))
+    row = by_k.filter(pl.col("K") == 3, pl.col("band") == "all").row(0, named=True)
+    limits = interval(row["delta_low"], row["delta_high"], "+.3f")
+    assert shown["Effect of K"].note.startswith(f"{limits} nats a token: K = 3 minus K = 1")
+    assert shown["Ceiling of theory"].note.startswith("nats a token, ln 3 / T")
+    evidence = " ".join(verdict.evidence for verdict in report.sections[0].blocks[1].verdicts)
+    assert f"{limits} nats a token, 2 runs, over seeds" in evidence
+    assert ", 1 run" in evidence
+    assert "1 runs" not in evidence
+
+
 def test_a_study_without_its_text_runs_still_has_a_report(runs):
     assert "Trained against optimal" in render(
         build_report("A title", "A subtitle.", {"coins": runs["coins"]}, "paribus study")
     )
+
+
+def test_a_study_before_its_first_run_is_done_has_a_report_and_redrawing_keeps_the_old(tmp_path, monkeypatch):
+    assert "What was found" in render(build_report("A title", "A subtitle.", {"text": []}, "paribus study"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/ergodic-smoke"
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text("old")
+    base = {
+        "name": "coins",
+        "data": {"kind": "coins", "num_components": 3, "window": 16},
+        "model": MODEL,
+        "train": TRAIN,
+    }
+    coins = {"base": base, "name": "coins-{seeds.order}", "grid": {"seeds.order": [0, 1]}}
+    size = {"folder": "ergodic-smoke", "title": "Mine", "sweeps": {"coins": coins}}
+    rundir.write_json(tmp_path / "mine.yaml", size)
+    rundir.write_json(folder / "study.json", {"file": "mine.yaml", "overrides": []})
+    with pytest.raises(RunError, match=r"none of the 2 runs .* `paribus study ergodic mine.yaml` trains them$"):
+        study.redraw("ergodic")
+    assert (folder / "report.html").read_text() == "old"
 
 
 @pytest.mark.slow

@@ -9,11 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 from paribus.evals.statistics import Interval
 
 _EXPONENTS = 0.01, 10.0  # where b is looked for: beyond, the curve is a logarithm or one step
+_WIDEST = 1.0  # limits of b, as a multiple of b, that still determine it: from half of it to one and a half
 _NORMAL_95 = 1.959963984540054
 
 
 class PowerLaw(NamedTuple):
-    """loss(t) = c + a t^-b with 95 % limits; `is_determined` is false when b ran to an end of [.01, 10]."""
+    """loss(t) = c + a t^-b with 95 % limits.
+
+    `is_determined` is false when the limits of b are further apart than b itself, so that no exponent can be read off, or
+    when b ran to an end of [.01, 10]."""
 
     c: Interval
     a: Interval
@@ -42,7 +46,7 @@ def fit_power_law(position: ArrayLike, loss: ArrayLike, error: ArrayLike) -> Pow
     half = _NORMAL_95 * math.sqrt(max(misfit, 1)) * _deviations(t, weight, a, b)
     limits = [Interval(x, float(x - h), float(x + h)) for x, h in zip((c, a, b), half, strict=True)]
     is_inside = _EXPONENTS[0] * 1.001 < b < _EXPONENTS[1] / 1.001 and bool(np.isfinite(half).all())
-    return PowerLaw(limits[0], limits[1], limits[2], misfit, is_inside)
+    return PowerLaw(limits[0], limits[1], limits[2], misfit, is_inside and 2 * float(half[2]) <= _WIDEST * b)
 
 
 def _linear(

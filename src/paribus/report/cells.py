@@ -7,9 +7,9 @@ from paribus.report.blocks import Column, Table
 
 ABSENT = "–"
 TONES = {
-    "good": ("holds", "done"),
+    "good": ("holds", "done", "determined"),
     "bad": ("fails", "failed", "diverged"),
-    "open": ("inconclusive", "running", "stopped", "interrupted", "unknown"),
+    "open": ("inconclusive", "running", "stopped", "interrupted", "unknown", "not determined"),
 }
 
 
@@ -53,6 +53,16 @@ def number(value: float, form: str = "") -> str:
     return text.replace("inf", "∞").replace("-", "−")
 
 
+def interval(low: float | None, high: float | None, form: str = "") -> str:
+    """[low, high]; empty where the data gave no limits."""
+    return "" if low is None or high is None else f"[{number(low, form)}, {number(high, form)}]"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 run, 2 runs, 1,000 runs."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """12.3 s, 4 min 05 s, 3 h 20 min."""
     if seconds < 60:
@@ -79,6 +89,5 @@ def _cell(row: dict[str, Any], column: Column) -> Cell:
     note = ""
     if column.interval:
         low, high = (row[field] for field in column.interval)
-        if low is not None and high is not None:
-            note = f"[{number(low, column.format)}, {number(high, column.format)}]"
+        note = interval(low, high, column.format)
     return Cell(number(value, column.format), repr(value), note)

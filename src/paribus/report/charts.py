@@ -18,6 +18,7 @@ _DISTINCT = 7  # categorical colours; later groups repeat them with dashes
 MAX_NAMED = 40  # groups beyond which a legend would be longer than its figure: a line then tells its name itself
 _DODGE = 7  # px between the points of different groups at one x
 _DASHES = ([1, 0], [6, 3], [2, 3])
+_BROAD = {"strokeWidth": 7, "strokeOpacity": 0.42}
 
 
 class Axis(NamedTuple):
@@ -34,31 +35,45 @@ class Axis(NamedTuple):
         return self.field if self.title is None else self.title
 
 
+class Kinds(NamedTuple):
+    """The column that tells what each line of a group is: its first value is drawn solid, the others dashed."""
+
+    field: str
+    beneath: str | None = None  # the value drawn broad and pale below the others: what they may well coincide with
+
+
 def curves(
     frame: pl.DataFrame,
     x: Axis,
     y: Axis,
     by: str | None = None,
     band: tuple[str, str] | None = None,
-    kind: str | None = None,
+    kinds: Kinds | None = None,
 ) -> alt.Chart:
-    """Draw one line a group, with a confidence band where `band` names its two columns.
+    """Draw one line a group and kind, with a confidence band where `band` names its two columns.
 
-    Numeric groups are shaded in order, named ones get distinct colours. `kind` names a column such as measured/fit/Bayes:
-    its first value is drawn solid, the others dashed. Pointing at a position compares every line there."""
-    frame = _with_series(frame, by, kind)
+    Numeric groups are shaded in order, named ones get distinct colours; a single one needs no legend. Pointing at a
+    position compares every line there."""
+    kinds = kinds if kinds and frame[kinds.field].n_unique() > 1 else None
+    frame = _with_series(frame, by, kinds)
     source = alt.Chart(frame)
-    key = f"{zlib.crc32(repr((x, y, by, kind, frame.columns)).encode()):08x}"
-    focus = f"focus_{key}" if by else None
-    encodings = {"x": _x(frame, x), "y": _y(y), **_series_encodings(frame, by, kind)}
-    lines = source.mark_line().encode(**encodings, opacity=_faded(focus, 1.0, 0.15)).properties(name=f"lines_{key}")
+    key = f"{zlib.crc32(repr((x, y, by, kinds, frame.columns)).encode()):08x}"
+    focus = f"focus_{key}" if by and _has_legend(frame[by]) else None
+    encodings = {"x": _x(frame, x), "y": _y(y), **_series_encodings(frame, by, kinds)}
+    encoded = {**encodings, "opacity": _faded(focus, 1.0, 0.15)}
+    lines = [source.mark_line().encode(**encoded).properties(name=f"lines_{key}")]
+    if kinds and kinds.beneath:
+        is_beneath = alt.FieldEqualPredicate(field=_escape(kinds.field), equal=kinds.beneath)
+        lines[0] = lines[0].transform_filter({"not": is_beneath})
+        lines.insert(0, source.mark_line(**_BROAD).encode(**encoded).transform_filter(is_beneath))
     if by and frame[by].n_unique() > MAX_NAMED:
-        return _responsive(_together([lines.encode(opacity=alt.value(0.5), tooltip=_nominal("series", by))]))
+        many = [line.encode(opacity=alt.value(0.5), tooltip=_nominal("series", by)) for line in lines]
+        return _responsive(_together(many))
     hover, params = _hover(source, frame, key, x, y, encodings)
     bands = [_band(source, y, band, focus, encodings)] if band else []
     if focus:
         params.append(_focus(focus, str(by), f"lines_{key}"))
-    return _responsive(_together([*bands, lines, *hover], params))
+    return _responsive(_together([*bands, *lines, *hover], params))
 
 
 def points(
@@ -73,7 +88,7 @@ def points(
 
     Groups stand beside one another, so that their error bars do not hide each other. Where a group has one point at each
     x, a line joins them."""
-    colour = _without_dash(_series_encodings(frame, by, None))
+    colour = _without_kinds(_series_encodings(frame, by, None))
     position = {"x": _x(frame, x), "y": _y(y)}
     groups = frame[by].unique(maintain_order=True).to_list() if by else [None]
     is_joined = not faint and not frame.select(x.field, *([by] if by else [])).is_duplicated().any()
@@ -113,12 +128,9 @@ def theory(frame: pl.DataFrame, x: Axis, y: Axis, label: str) -> alt.Chart:
     return _responsive(_together([line, last.encode(**position, text=alt.value(label))]))
 
 
-def level(value: float, y: Axis, label: str) -> alt.Chart:
-    """Draw one dashed horizontal line, named at its right end: a floor, a ceiling, zero."""
-    source = alt.Chart(pl.DataFrame({y.field: [value]}))
-    rule = source.mark_rule(style="theory").encode(y=_y(y))
-    text = source.mark_text(style="theory-label", align="right", baseline="bottom", dy=-3)
-    return _responsive(_together([rule, text.encode(x=alt.value("width"), y=_y(y), text=alt.value(label))]))
+def level(value: float, y: Axis) -> alt.Chart:
+    """Draw one dashed horizontal line: a floor, a ceiling, zero. The figure's caption names it, where no mark crosses it."""
+    return _responsive(alt.Chart(pl.DataFrame({y.field: [value]})).mark_rule(style="theory").encode(y=_y(y)))
 
 
 def heat_map(
@@ -130,7 +142,7 @@ def heat_map(
     if diverging:
         most = frame.select(pl.col(value.field).abs().max()).item() or 1.0
         scale = alt.Scale(domain=[-most, most], domainMid=0, range="diverging")
-    legend = alt.Legend(offset=14)
+    legend = alt.Legend(offset=14, titlePadding=18)  # the bar's first label is centred below its end, towards the title
     if frame[x.field].dtype.is_numeric():
         columns, x_tip = frame[x.field].unique().sort().to_list(), _tooltip(x._replace(format="~g"))
         x_axis = alt.Axis(values=_ticks(columns), labelOverlap="greedy", labelAngle=0, domain=False)
@@ -217,22 +229,27 @@ def _ticks(positions: list[Any], most: int = 12) -> list[Any]:
     return [positions[0], *(position for position in positions[1:] if position % stride == 0)]
 
 
-def _with_series(frame: pl.DataFrame, by: str | None, kind: str | None) -> pl.DataFrame:
+def _with_series(frame: pl.DataFrame, by: str | None, kinds: Kinds | None) -> pl.DataFrame:
     """Add the column `series`: the name under which a tooltip lists a line."""
     parts = []
     if by:
         parts.append(
             pl.format(f"{by} = {{}}", pl.col(by)) if frame[by].dtype.is_numeric() else pl.col(by).cast(pl.String)
         )
-    if kind:
-        parts.append(pl.col(kind).cast(pl.String))
+    if kinds:
+        parts.append(pl.col(kinds.field).cast(pl.String))
     if not parts:
         return frame
     # the names become fields of a pivot, where Vega-Lite stumbles over these two characters
     return frame.with_columns(series=pl.concat_str(parts, separator=", ").str.replace_all(r'["\\]', "'"))
 
 
-def _series_encodings(frame: pl.DataFrame, by: str | None, kind: str | None) -> dict[str, Any]:
+def _has_legend(groups: pl.Series) -> bool:
+    """One name distinguishes nothing, one number still tells what it is; too many would be longer than their figure."""
+    return (groups.dtype.is_numeric() or groups.n_unique() > 1) and groups.n_unique() <= MAX_NAMED
+
+
+def _series_encodings(frame: pl.DataFrame, by: str | None, kinds: Kinds | None) -> dict[str, Any]:
     """Colour by group, in order where groups are numbers; dashes by kind, or for groups beyond the distinct colours."""
     encodings: dict[str, Any] = {}
     if by:
@@ -240,7 +257,7 @@ def _series_encodings(frame: pl.DataFrame, by: str | None, kind: str | None) -> 
         longest = max(len(str(group)) for group in groups)
         fitting = max(1, int((PAPER_WIDTH - 40) / (42 + 6.5 * longest)))  # the page fits its own width in the same way
         stroke = alt.Legend(symbolType="stroke", symbolStrokeWidth=2.5, columns=fitting)
-        stroke = stroke if len(groups) <= MAX_NAMED else None
+        stroke = stroke if _has_legend(groups) else None
         if groups.dtype.is_numeric():
             encodings["color"] = alt.Color(_escape(by), type="ordinal", title=by, legend=stroke)
         else:
@@ -248,18 +265,32 @@ def _series_encodings(frame: pl.DataFrame, by: str | None, kind: str | None) -> 
             names = groups.to_list()
             named = {"field": _escape(by), "type": "nominal", "sort": names, "title": None, "legend": stroke}
             encodings["color"] = alt.Color(**named, scale=alt.Scale(domain=names))
-            if len(names) > _DISTINCT and not kind:
+            if len(names) > _DISTINCT and not kinds:
                 dashes = [_DASHES[i // _DISTINCT % len(_DASHES)] for i in range(len(names))]
                 encodings["strokeDash"] = alt.StrokeDash(**named, scale=alt.Scale(domain=names, range=dashes))
-    if kind:
-        kinds = frame[kind].unique(maintain_order=True).to_list()
-        scale = alt.Scale(domain=kinds, range=[_DASHES[min(i, 2)] for i in range(len(kinds))])
-        encodings["strokeDash"] = alt.StrokeDash(_escape(kind), type="nominal", title=None, scale=scale)
+    return encodings | (_kind_encodings(frame, kinds) if kinds else {})
+
+
+def _kind_encodings(frame: pl.DataFrame, kinds: Kinds) -> dict[str, Any]:
+    """Dashes by kind; where one lies beneath, its width, which Vega-Lite shows in the legend but takes for the lines from
+    their marks. Channels of one domain share their legend."""
+    names = frame[kinds.field].unique(maintain_order=True).to_list()
+    names.sort(key=lambda name: name == kinds.beneath)
+    named = {
+        "shorthand": _escape(kinds.field),
+        "type": "ordinal",
+        "title": None,
+    }  # Vega-Lite sets widths in an order only
+    dashes = [_DASHES[0 if name == kinds.beneath else min(i, 2)] for i, name in enumerate(names)]
+    encodings = {"strokeDash": alt.StrokeDash(**named, scale=alt.Scale(domain=names, range=dashes))}
+    if kinds.beneath:
+        widths = [5 if name == kinds.beneath else 2 for name in names]
+        encodings["strokeWidth"] = alt.StrokeWidth(**named, scale=alt.Scale(domain=names, range=widths))
     return encodings
 
 
-def _without_dash(encodings: dict[str, Any]) -> dict[str, Any]:
-    return {channel: value for channel, value in encodings.items() if channel != "strokeDash"}
+def _without_kinds(encodings: dict[str, Any]) -> dict[str, Any]:
+    return {channel: value for channel, value in encodings.items() if not channel.startswith("stroke")}
 
 
 def _together(units: Sequence[alt.Chart], params: Sequence[alt.TopLevelSelectionParameter] = ()) -> alt.LayerChart:
@@ -310,7 +341,7 @@ def _band(source: alt.Chart, y: Axis, band: tuple[str, str], focus: str | None, 
     low, high = band
     edges = {"y": _y(y._replace(field=low, title=y.name)), "y2": alt.Y2(_escape(high))}
     opacity = _faded(focus, 0.18, 0.03)
-    return source.mark_area(stroke=None).encode(**(_without_dash(encodings) | edges), fillOpacity=opacity)
+    return source.mark_area(stroke=None).encode(**(_without_kinds(encodings) | edges), fillOpacity=opacity)
 
 
 def _hover(
@@ -321,7 +352,7 @@ def _hover(
     compares = 0 < len(names) <= MAX_COMPARED
     near = f"near_{key}"
     shown = {"condition": {"param": near, "value": 1, "empty": False}, "value": 0}
-    dots = source.mark_point(style="hover-point").encode(**_without_dash(encodings), opacity=shown)
+    dots = source.mark_point(style="hover-point").encode(**_without_kinds(encodings), opacity=shown)
     dots = dots.properties(name=f"{HOVER}_dots_{key}")
     tooltip = [_tooltip(x._replace(format="~g"))]
     if not compares:

@@ -1,5 +1,6 @@
 """Records of `loss` and `bayes` evaluations -> frames for charts and tables. Standard errors become 95 % limits."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,21 @@ def by_position(records: Mapping[Any, Record], label: str = "run") -> pl.DataFra
     ]
     frames = [frame.with_columns(position=pl.int_range(1, pl.len() + 1)) for frame in frames]
     return pl.concat(frames).select(label, "position", "loss", "low", "high").drop_nulls("loss")
+
+
+def in_log_bins(frame: pl.DataFrame, ratio: float = 1.15) -> pl.DataFrame:
+    """(..., position, loss) -> each curve's mean over bins of positions, each bin `ratio` times as long as the one before.
+
+    A bin holds one position at least, so that the first few stay as they are; it stands at its ends' geometric mean."""
+    position_N = frame["position"].to_numpy()
+    starts = [1]
+    while starts[-1] <= position_N.max():
+        starts.append(max(starts[-1] + 1, math.ceil(starts[-1] * ratio)))
+    curve = [name for name in frame.columns if name not in ("position", "loss")]
+    binned = frame.with_columns(bin=pl.Series(np.searchsorted(starts, position_N, side="right")))
+    at = (pl.col("position").min() * pl.col("position").max()).sqrt().round(1)
+    means = binned.group_by(*curve, "bin", maintain_order=True).agg(at.alias("position"), pl.col("loss").mean())
+    return means.drop("bin")
 
 
 def by_category(records: Mapping[Any, Record], label: str = "run") -> pl.DataFrame:

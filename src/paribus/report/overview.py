@@ -10,7 +10,8 @@ import polars as pl
 
 from paribus.report import charts, collect, losses, runs
 from paribus.report.blocks import Block, Column, Details, Figure, Report, Section, Table, Tiles, Verdict, Verdicts
-from paribus.report.charts import Axis
+from paribus.report.cells import counted
+from paribus.report.charts import Axis, Kinds
 from paribus.report.page import write_report
 
 NATS = "Loss, nats a token"
@@ -141,13 +142,20 @@ def _category_table(records: Records) -> Table:
 
 def _bayes_blocks(name: str, records: Records) -> list[Block]:
     both = charts.curves(
-        losses.against_bayes(records), _POSITION, Axis("loss", "Loss, nats a symbol"), "run", kind="kind"
+        losses.against_bayes(records),
+        _POSITION,
+        Axis("loss", "Loss, nats a symbol"),
+        "run",
+        kinds=Kinds("kind", beneath="Bayes"),
     )
     kl = Axis("kl", "KL from the model to Bayes, nats", format=".2e")
     lost = charts.curves(losses.divergence(records), _POSITION, kl, "run", ("low", "high"))
     return [
         Figure(
-            f"{name}-loss", both, "Trained and optimal", "The Bayes predictor of the source scores the same sequences."
+            f"{name}-loss",
+            both,
+            "Trained and optimal",
+            "The broad line: the Bayes predictor of the source on the same sequences; the thin line on it: the model.",
         ),
         Figure(f"{name}-kl", lost, "What is lost against Bayes", "Means over sequences, with 95 % limits."),
     ]
@@ -155,7 +163,9 @@ def _bayes_blocks(name: str, records: Records) -> list[Block]:
 
 def _causality_blocks(records: Records) -> list[Block]:
     looking = [run for run, record in records.items() if not record["summary"]["is_causal"]]
-    evidence = f"{len(records) - len(looking)} of {len(records)} models: altered tokens changed no earlier logit"
+    evidence = (
+        f"{len(records) - len(looking)} of {counted(len(records), 'model')}: altered tokens changed no earlier logit"
+    )
     if looking:
         evidence += f"; not so: {', '.join(looking)}"
     return [Verdicts([Verdict("Every model is causal", "fails" if looking else "holds", evidence)])]

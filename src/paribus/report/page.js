@@ -6,7 +6,8 @@ const figures = [...document.querySelectorAll("figure")];
 const GAP = 36;  // px between the panels of a figure, as in the theme
 const NARROWEST_PANEL = 250;  // px
 
-const scheme = () => root.dataset.scheme ?? (prefersDark.matches ? "dark" : "light");
+let isPrinting = false;  // paper is white
+const scheme = () => isPrinting ? "light" : root.dataset.scheme ?? (prefersDark.matches ? "dark" : "light");
 
 // --- figures
 
@@ -81,7 +82,8 @@ async function embed(figure, spec, config) {
   figure.dataset.drawn = scheme();
 }
 
-async function drawAll() {
+// Drawing waits for nothing but itself: without pauses all figures are there when the browser comes back to its own work.
+async function drawAll(pauses = true) {
   const middle = scrollY + innerHeight / 2;
   const distance = (figure) => Math.abs(figure.getBoundingClientRect().top + scrollY - middle);
   for (const figure of figures.toSorted((a, b) => distance(a) - distance(b))) {
@@ -90,7 +92,7 @@ async function drawAll() {
     } catch (error) {
       console.error(figure.id, error);  // the others are drawn all the same
     }
-    await new Promise((resume) => setTimeout(resume));  // let the page answer between two figures
+    if (pauses) await new Promise((resume) => setTimeout(resume));  // let the page answer between two figures
   }
   root.dataset.ready = scheme();
 }
@@ -101,9 +103,18 @@ function redraw() {
   pending = setTimeout(drawAll, 120);
 }
 
+drawAll(false);  // before the page counts as loaded: whoever prints or photographs it then misses no figure
 new ResizeObserver(redraw).observe(document.querySelector("main"));
 prefersDark.addEventListener("change", redraw);
 document.addEventListener("toggle", redraw, true);  // figures inside folded details have no width before
+addEventListener("beforeprint", () => {
+  isPrinting = true;
+  drawAll(false);
+});
+addEventListener("afterprint", () => {
+  isPrinting = false;
+  redraw();
+});
 document.getElementById("scheme").addEventListener("click", () => {
   root.dataset.scheme = scheme() === "dark" ? "light" : "dark";
   drawAll();

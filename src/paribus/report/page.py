@@ -1,6 +1,7 @@
 """A report -> one self-contained HTML file that asks the network for nothing, and its figures as files for papers."""
 
 import base64
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,6 +16,7 @@ import vl_convert
 from markupsafe import Markup
 
 from paribus import rundir
+from paribus.errors import RunError
 from paribus.report import cells, prose
 from paribus.report.blocks import Block, Code, Details, Figure, Prose, Report, Section, Table, Tiles, Verdicts
 from paribus.report.charts import HOVER, PAPER_WIDTH
@@ -27,24 +29,21 @@ _HERE = Path(__file__).parent
 def write_report(report: Report, path: Path | str, figures: bool = True, pdf: bool = False) -> Path:
     """Write the page, and with `figures` each figure as STEM_figures/NAME.svg (and NAME.pdf) beside it.
 
-    Every file is whole or absent; the same report gives the same bytes. Returns the page's path."""
+    Every file is whole or absent; the same report gives the same bytes. Returns the page's path.
+    Raises RunError when the page cannot be written there; what this call had written is then taken away again."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if figures:
-        folder = path.parent / f"{path.stem}_figures"
-        folder.mkdir(exist_ok=True)
-        for figure in all_figures(report):
-            write_figure(figure, folder, pdf)
-    rundir.write_text(path, render(report))
+    try:
+        if path.is_dir():
+            raise RunError(f"{path}: is a folder; expected the name of a page, such as {path / 'report.html'}")
+        with contextlib.ExitStack() as undo:
+            _make_folder(path.parent, undo)
+            if figures:
+                _write_figures(all_figures(report), path.parent / f"{path.stem}_figures", pdf, undo)
+            _write_file(path, render(report).encode(), undo)
+            undo.pop_all()
+    except OSError as error:
+        raise rundir.disk_error(error, Path(error.filename or path)) from error
     return path
-
-
-def write_figure(figure: Figure, folder: Path, pdf: bool = False) -> None:
-    """Write one figure on a white ground, without what only a screen can show."""
-    spec = paper_spec(figure.chart)
-    rundir.write_text(folder / f"{figure.name}.svg", vl_convert.vegalite_to_svg(spec))
-    if pdf:
-        rundir.write_bytes(folder / f"{figure.name}.pdf", vl_convert.vegalite_to_pdf(spec))
 
 
 def all_figures(report: Report) -> list[Figure]:
@@ -139,6 +138,34 @@ class _Numbered:
                 return {"kind": "code", "text": block.text}
             case Details():
                 return {"kind": "details", "summary": block.summary} | {"blocks": [self.block(b) for b in block.blocks]}
+
+
+def _write_figures(figures: Sequence[Figure], folder: Path, pdf: bool, undo: contextlib.ExitStack) -> None:
+    """Write each figure on a white ground, without what only a screen can show."""
+    _make_folder(folder, undo)
+    for figure in figures:
+        spec = paper_spec(figure.chart)
+        _write_file(folder / f"{figure.name}.svg", vl_convert.vegalite_to_svg(spec).encode(), undo)
+        if pdf:
+            _write_file(folder / f"{figure.name}.pdf", vl_convert.vegalite_to_pdf(spec), undo)
+
+
+def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
+    """Make a folder and those above it; `undo` removes those that were not there."""
+    if folder.is_dir():
+        return
+    if folder != folder.parent:
+        _make_folder(folder.parent, undo)
+    folder.mkdir()
+    undo.callback(folder.rmdir)
+
+
+def _write_file(path: Path, content: bytes, undo: contextlib.ExitStack) -> None:
+    """Write a file; `undo` removes it if it was not there."""
+    existed = path.exists()
+    rundir.write_bytes(path, content)
+    if not existed:
+        undo.callback(path.unlink)
 
 
 def _figures(blocks: Sequence[Block]) -> Iterator[Figure]:

@@ -13,19 +13,19 @@ from paribus.rundir import WHERE_AND_HOW
 
 _MAX_RECORDS = 40  # beyond, a page would carry more provenance than results
 _CODE = ("provenance/commit", "provenance/command")
+_LOSS = Column("final/loss", "Last training loss", ".4f")
 _MEASURED = (
     Column("final/tokens", "Tokens"),
     Column("data/unique_tokens", "Unique tokens"),
     Column("data/passes", "Passes", ".2f"),
     Column("time/total_s", "Wall time", kind="seconds"),
-    Column("final/loss", "Last training loss", ".4f"),
 )
 
 
 def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence[Column] = ()) -> list[Section]:
     """The foot of a report: all runs, the keys that differ and those that are equal, provenance, and the commands.
 
-    `columns` of the table of runs come after the state, before the step."""
+    `columns` of the table of runs come after the loss, before the step."""
     reproduce: list[Block] = [
         "Each run resumes where it stopped and is skipped when it is done, so that the same command is safe to repeat.",
         Code("\n".join(commands)),
@@ -39,10 +39,11 @@ def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence
 
 
 def run_table(runs: pl.DataFrame, columns: Sequence[Column] = ()) -> Table:
-    """One row a run: name, state, the study's own columns, steps, tokens, wall time, loss."""
-    known = [column for column in _MEASURED if column.field in runs.columns]
-    shown = [Column("name", "Run"), Column("state", "State", kind="badge"), *columns, Column("step", "Steps"), *known]
-    return Table(runs, [*shown, Column("id", "Identity", kind="code")], "Every run behind this report.")
+    """One row a run: name, state, loss, the study's own columns, steps, tokens, wall time; the first fit a phone."""
+    shown = [Column("name", "Run"), Column("state", "State", kind="badge"), _LOSS, *columns, Column("step", "Steps")]
+    shown += [*_MEASURED, Column("id", "Identity", kind="code")]
+    known = [column for column in shown if column.field in runs.columns]
+    return Table(runs, known, "Every run behind this report.")
 
 
 def problems(runs: pl.DataFrame) -> list[Block]:
@@ -60,27 +61,29 @@ def problems(runs: pl.DataFrame) -> list[Block]:
 
 
 def settings(runs: pl.DataFrame) -> list[Block]:
-    """The keys whose values differ, as a table, and the equal ones, folded; kinds of runs are kept apart."""
+    """The settings that decide a run: those that differ as a table, the equal ones folded, and folded apart where and how
+    the runs ran. Kinds of runs are kept apart."""
     blocks: list[Block] = []
     for kind, group in _kinds(runs):
         keys = [key for key in collect.config_keys(group) if group[key].null_count() < len(group)]
         decisive = [key for key in keys if key.split(".")[0] not in WHERE_AND_HOW]
         differing = [key for key in decisive if group[key].n_unique() > 1]
-        equal = [key for key in keys if group[key].n_unique() == 1]
+        equal = [key for key in decisive if key not in differing]
+        count = f"{len(decisive)} settings that decide a run"
         if differing:
-            caption = f"{kind}: the {len(differing)} of {len(decisive)} settings that differ between runs."
+            caption = f"{kind}: of the {count}, the {len(differing)} that differ."
             blocks.append(
                 Table(group, [Column("name", "Run"), *(Column(key, f"`{key}`") for key in differing)], caption)
             )
+            folded = f"{kind}: of the {count}, the {len(equal)} that are equal"
         elif len(group) > 1:
-            blocks.append(f"{kind}: all {len(decisive)} settings that decide a run are equal.")
-        listing = "\n".join(f"{key}: {_plain(group[key][0])}" for key in equal)
-        what = (
-            f"{kind}: the {len(equal)} settings that are equal"
-            if len(group) > 1
-            else f"The settings of `{group['name'][0]}`"
-        )
-        blocks.append(Details(what, [Code(listing)]))
+            folded = f"{kind}: all {count} are equal"
+        else:
+            folded = f"`{group['name'][0]}`: the {count}"
+        blocks.append(Details(folded, [Code(_listing(group, equal))]))
+        if where_and_how := [key for key in keys if key not in decisive]:
+            folded = f"{kind}: where and how, {len(where_and_how)} settings that decide no result"
+            blocks.append(Details(folded, [Code(_listing(group, where_and_how))]))
     return blocks
 
 
@@ -150,6 +153,11 @@ def _without(value: Any) -> Any:
 
 def _indented(record: Any) -> str:
     return json.dumps(record, indent=2, ensure_ascii=False)
+
+
+def _listing(group: pl.DataFrame, keys: Sequence[str]) -> str:
+    """One line a key, with each value that any of the runs has."""
+    return "\n".join(f"{key}: {', '.join(map(_plain, group[key].unique(maintain_order=True)))}" for key in keys)
 
 
 def _plain(value: Any) -> str:

@@ -69,7 +69,7 @@ def _styles(palette: Palette) -> dict[str, Any]:
     return {
         "theory": {"color": palette.ink, "strokeWidth": 1.5, "strokeDash": [5, 4]},
         "theory-label": {"color": palette.muted, "fontSize": 11.5, "fontStyle": "italic"},
-        "envelope": {"color": palette.muted, "fillOpacity": 0.16},
+        "envelope": {"color": palette.muted, "fillOpacity": 0.16, "stroke": palette.muted, "strokeOpacity": 0.5},
         "error": {"strokeWidth": 1.5, "strokeCap": "round"},
         "hover-rule": {"color": palette.muted, "strokeWidth": 1},
         "hover-point": {"stroke": palette.ground, "strokeWidth": 1.5, "size": 64},

@@ -107,17 +107,23 @@ def draw(
     name: str, config: StudyConfig, sweeps: Mapping[str, Sequence[RunConfig]], file: Path, overrides: Sequence[str]
 ) -> Path:
     """Write the report of the runs that are done. Returns its path."""
-    size = file.stem if file == find(name, "smoke").with_name(file.name) else str(file)
-    command = shlex.join(["paribus", "study", name, size, *overrides])
     study = importlib.import_module(f"paribus.studies.{name}.study")
     places = {sweep: [experiment.place(run) for run in runs] for sweep, runs in sweeps.items()}
     done = {sweep: [run.path for run in found if run.is_done] for sweep, found in places.items()}
-    report = study.build_report(config.title, config.subtitle, done, command)
+    report = study.build_report(config.title, config.subtitle, done, _command(name, file, overrides))
     return write_report(report, Path(config.runs) / config.folder / "report.html")
 
 
+def _command(name: str, file: Path, overrides: Sequence[str]) -> str:
+    """What a reader types to carry out a size of a study."""
+    size = file.stem if file == find(name, "smoke").with_name(file.name) else str(file)
+    return shlex.join(["paribus", "study", name, size, *overrides])
+
+
 def redraw(name: str) -> list[Path]:
-    """Draw the reports of every size of the study that was run below ./runs again."""
+    """Draw the reports of every size of the study that was run below ./runs again.
+
+    Raises RunError when none of its runs is done, and leaves the report that is there."""
     found = sorted(Path("runs").glob(f"{name}*/study.json"))
     if not found:
         raise RunError(f"runs/{name}*: no study was run here; `paribus study {name} smoke` runs one")
@@ -125,5 +131,12 @@ def redraw(name: str) -> list[Path]:
     for path in found:
         made = json.loads(path.read_text())
         file, overrides = Path(made["file"]), made["overrides"]
-        pages.append(draw(name, *load(file, overrides), file, overrides))
+        config, sweeps = load(file, overrides)
+        runs = [run for sweep in sweeps.values() for run in sweep]
+        if not any(experiment.place(run).is_done for run in runs):
+            raise RunError(
+                f"{path.parent}: none of the {len(runs)} runs of {file} is done as this version of paribus and the YAML"
+                f" describe them; `{_command(name, file, overrides)}` trains them"
+            )
+        pages.append(draw(name, config, sweeps, file, overrides))
     return pages

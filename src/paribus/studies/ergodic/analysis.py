@@ -239,13 +239,16 @@ def effects(paired: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def position_curves(runs: Sequence[Trained]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(curves, fits): loss against position in the focus, mean over runs, and c + a t^-b fitted to it, by arm and K."""
+    """(curves, fits): loss against position in the focus, mean over runs, and c + a t^-b fitted to it, by arm and K.
+
+    A fit that the curve does not determine is in the fits, and no curve."""
     curves, fits = [], []
     for (arm, k), group in _grouped(runs):
         mean_T = np.mean([np.mean([run.curve(name) for name in run.focus], axis=0) for run in group], axis=0)
         position_T = np.arange(1, len(mean_T) + 1)
         fit = fit_power_law(position_T, mean_T, _curve_error(group))
-        for kind, values in (("measured", mean_T), ("fit", fit.at(position_T))):
+        kinds = [("measured", mean_T), *([("fit", fit.at(position_T))] if fit.is_determined else [])]
+        for kind, values in kinds:
             curves.append(pl.DataFrame({"arm": arm, "K": k, "kind": kind, "position": position_T, "loss": values}))
         fits.append({"arm": arm, "K": k} | _fit_columns(fit))
     return pl.concat(curves), _frame(fits)
@@ -312,7 +315,15 @@ def _columns(name: str, interval: Interval | None) -> dict[str, float | None]:
 
 
 def _fit_columns(fit: PowerLaw) -> dict[str, Any]:
-    return _columns("c", fit.c) | _columns("a", fit.a) | _columns("b", fit.b) | {"misfit": fit.misfit}
+    return (
+        _columns("c", fit.c)
+        | _columns("a", fit.a)
+        | _columns("b", fit.b)
+        | {
+            "misfit": fit.misfit,
+            "state": "determined" if fit.is_determined else "not determined",
+        }
+    )
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from paribus.report.blocks import Block, Column, Figure, Table
-from paribus.report.charts import Axis, curves
+from paribus.report.charts import Axis, Kinds, curves
 from paribus.report.collect import evaluation, evaluations
 
 POSITION = Axis("position", "position in the window", scale="log10", format="~g")
@@ -57,13 +57,16 @@ def blocks(scored: Sequence[Scored]) -> list[Block]:
         " is what the model still loses at each position; it is never negative, or the model sees what it should predict.",
         Figure(
             "loss-and-bayes",
-            curves(pl.concat(losses), POSITION, loss_axis, by="run", kind="kind"),
+            curves(pl.concat(losses), POSITION, loss_axis, by="run", kinds=Kinds("kind", beneath="Bayes")),
             "Trained and optimal",
+            "Mean loss at each position, on the same sequences. The broad line: Bayes, which no model can better in"
+            " expectation; the thin line on it: the model.",
         ),
         Figure(
             "kl-against-position",
             curves(pl.concat(divergence), POSITION, kl_axis, by="run"),
             "What is lost against Bayes",
+            "Mean over the sequences at each position; zero: the model predicts as Bayes does.",
         ),
         Table(table, columns, "Mean over positions, and the worst position; nats a symbol."),
     ]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from paribus.report import collect
+from paribus.report import collect, losses
 from paribus.report import runs as run_tables
 from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
-from paribus.report.cells import number
-from paribus.report.charts import Axis, curves, envelope, heat_map, layer, level, points, small_multiples
+from paribus.report.cells import interval, number
+from paribus.report.charts import Axis, Kinds, curves, envelope, heat_map, layer, level, points, small_multiples
 from paribus.studies.ergodic import analysis, optimum, verdicts
 
 K = Axis("K", "K, categories in training", scale="log2", format="~g")
@@ -41,8 +41,17 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
         ]
     if sources:
         sections.append(Section("Trained against optimal", optimum.blocks(sources)))
-    table = collect.load_runs(*(path for paths in runs.values() for path in paths))
-    return Report(title, subtitle, [*sections, *run_tables.appendix(table, [command], [Column("study", "Sweep")])])
+    return Report(title, subtitle, [*sections, *appendix(runs, command)])
+
+
+def appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
+    """What every report has at its foot; nothing before the first run is done."""
+    paths = [path for found in runs.values() for path in found]
+    if not paths:
+        return []
+    table = collect.load_runs(*paths)
+    table = table.with_columns(pl.col("study").str.split("/").list.last().alias("study/sweep"))
+    return run_tables.appendix(table, [command], [Column("study/sweep", "Sweep")])
 
 
 def tiles(found: Sequence[analysis.Trained], paired: pl.DataFrame, sources: Sequence[optimum.Scored]) -> list[Tile]:
@@ -50,16 +59,22 @@ def tiles(found: Sequence[analysis.Trained], paired: pl.DataFrame, sources: Sequ
     shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
     if found:
         for row in analysis.effects(paired):
-            note = f"K = {row['K']} minus K = 1 on the same windows, {row['arm']}, nats a token"
+            limits = interval(row["delta_low"], row["delta_high"], "+.3f")
+            unit = f"{limits} nats a token" if limits else "nats a token, one run, no interval"
+            note = f"{unit}: K = {row['K']} minus K = 1 on the same windows, {row['arm']}"
             shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
         most = max(run.k for run in found)
         ceiling = analysis.loss_by_k(found).filter(pl.col("K") == most)["ceiling"][0]
         shown.append(
-            Tile("Ceiling of theory", number(ceiling, "+.3f"), f"ln {most} / T: the most that ergodicity can cost")
+            Tile(
+                "Ceiling of theory",
+                number(ceiling, "+.3f"),
+                f"nats a token, ln {most} / T: the most that ergodicity can cost",
+            )
         )
     if sources:
         kl = min(scored.record["kl"]["mean"] for scored in sources)
-        shown.append(Tile("KL to Bayes", number(kl, ".2g"), "mean over positions, nats, the best run"))
+        shown.append(Tile("KL to Bayes", number(kl, ".2g"), "nats a symbol, mean over positions, the best run"))
     return shown
 
 
@@ -94,15 +109,18 @@ def loss_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
             envelope(ceiling, K, DELTA._replace(field="ceiling"), "floor", "ceiling"),
             points(delta, K, DELTA, "arm", ("delta_low", "delta_high")),
         )
-        caption = "XE~K~ minus XE~1~ of the same seed. The band is what theory allows for ergodicity itself."
+        most = ceiling.row(-1, named=True)
+        caption = (
+            "XE~K~ minus XE~1~ of the same seed. Shaded: what theory allows for ergodicity itself, from zero to ln K / T,"
+            f" which is {number(most['ceiling'], '.4f')} nats a token at K = {most['K']}."
+        )
         blocks.append(Figure("delta-against-k", chart, "Difference to K = 1, with the ceiling", caption))
     columns = [
-        Column("arm", "Sweep"),
-        Column("K", "K"),
-        *SPREAD,
+        *_keys(frame),
         Column("loss", "XE~K~", ".4f", ("loss_low", "loss_high")),
         Column("delta", "XE~K~ − XE~1~", "+.4f", ("delta_low", "delta_high")),
         Column("ceiling", "ln K / T", ".4f"),
+        *SPREAD,
     ]
     return [*blocks, Table(frame, columns, f"Test loss by K, nats a token. {spread(frame)}")]
 
@@ -112,19 +130,22 @@ def paired_blocks(differences: pl.DataFrame, paired: pl.DataFrame) -> list[Block
         return ["No sweep has a K = 1 run, with the same labels and on the same windows, to compare with."]
     overall = differences.filter(pl.col("band") == "all")
     chart = layer(
-        level(0.0, DELTA, "as good as K = 1"),
+        level(0.0, DELTA),
         points(paired.filter(pl.col("band") == "all"), K, DELTA, "arm", ("delta_low", "delta_high")),
     )
-    bands = [Column("arm", "Sweep"), Column("K", "K"), Column("band", "Positions"), *SPREAD]
-    each = [Column("arm", "Sweep"), Column("run", "Run"), Column("K", "K"), Column("category", "Category")]
+    each = [*_keys(overall), Column("run", "Run"), Column("category", "Category")]
     value = Column("delta", "Difference", "+.4f", ("delta_low", "delta_high"))
     return [
         f"Each model against the one that was trained on a single category, in {FOCUS}: the same frozen windows, so that"
         " what makes a window hard cancels. Below zero, training on more categories helped. The second table has the other"
         " categories of a run too, where a model was trained on them alone: those models serve all seeds, so they are no"
         " part of the mean over seeds.",
-        Figure("paired-against-k", chart, "Effect of K", spread(paired)),
-        Table(paired.filter(pl.col("K") > 1), [*bands, value], f"By band of positions. {spread(paired)}"),
+        Figure("paired-against-k", chart, "Effect of K", f"{spread(paired)} Dashed: as good as K = 1."),
+        Table(
+            paired.filter(pl.col("K") > 1),
+            [*_keys(paired), Column("band", "Positions"), value, *SPREAD],
+            f"By band of positions. {spread(paired)}",
+        ),
         Table(
             overall.filter(pl.col("K") > 1),
             [*each, value],
@@ -135,12 +156,15 @@ def paired_blocks(differences: pl.DataFrame, paired: pl.DataFrame) -> list[Block
 
 def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     frame, fits = analysis.position_curves(found)
-    chart = curves(frame, POSITION, LOSS, by="K", kind="kind")
+    chart = curves(losses.in_log_bins(frame), POSITION, LOSS, by="K", kinds=Kinds("kind"))
     arms = frame["arm"].unique(maintain_order=True)
     if len(arms) > 1:
         chart = small_multiples(chart, "arm")
-    columns = [Column("arm", "Sweep"), Column("K", "K")]
-    columns += [Column(name, f"*{name}*", ".3f", (f"{name}_low", f"{name}_high")) for name in ("c", "a", "b")]
+    drawn = "Dashed: the power law fitted to all positions, averaged in the same way, where they determine it."
+    if "fit" not in frame["kind"]:
+        drawn = "No power law is drawn: the curves determine none."
+    columns = [*_keys(fits), Column("state", "Exponent", kind="badge")]
+    columns += [Column(name, f"*{name}*", ".3f", (f"{name}_low", f"{name}_high")) for name in ("b", "c", "a")]
     return [
         f"Loss at each position in {FOCUS}, mean over runs, and the power law c + a t^−b^ fitted to it."
         " A power law in the raw loss mixes what the window says about its category with what it says about itself.",
@@ -148,12 +172,13 @@ def position_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
             "loss-against-position",
             chart,
             "Loss against position",
-            "Solid: measured. Dashed: the power law fitted to it.",
+            f"Measured, averaged in bins of positions that grow by 15 %. {drawn}",
         ),
         Table(
             fits,
             [*columns, Column("misfit", "χ² a degree", ".2f")],
-            "Fits of c + a t^−b^, weighted by the errors of the windows.",
+            "Fits of c + a t^−b^ to all positions, weighted by the errors of the windows. Not determined: the interval of"
+            " *b* is wider than *b* itself.",
         ),
     ]
 
@@ -170,10 +195,12 @@ def in_context_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
 
 
 def category_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
-    frame = analysis.by_category(found).with_columns(row=pl.format("{}, K = {}", "arm", "K"))
+    frame = analysis.by_category(found)
+    name = pl.format("{}, K = {}", "arm", "K") if frame["arm"].n_unique() > 1 else pl.format("K = {}", "K")
+    frame = frame.with_columns(row=name)
     matrix = frame.pivot("category", index=["arm", "K"], values="loss")
     names = sorted(frame["category"].unique())
-    columns = [Column("arm", "Sweep"), Column("K", "K"), *(Column(name, name, ".3f") for name in names)]
+    columns = [*_keys(frame), *(Column(name, name, ".3f") for name in names)]
     chart = heat_map(frame, Axis("category", "category"), "row", LOSS)
     return [
         Figure("loss-by-category", chart, "Test loss of every category", "Mean over runs, trained on or not."),
@@ -182,7 +209,8 @@ def category_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
 
 
 def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
-    columns = [Column("arm", "Sweep"), Column("K"), Column("seed", "Seed"), Column("unique_tokens", "Unique tokens")]
+    frame = analysis.quantities(found)
+    columns = [*_keys(frame), Column("seed", "Category seed"), Column("unique_tokens", "Unique tokens")]
     columns += [Column("total_tokens", "Total tokens"), Column("passes", "Passes", ".2f"), Column("steps", "Steps")]
     columns += [
         Column("loss", "XE~K~", ".4f"),
@@ -192,4 +220,9 @@ def quantity_blocks(found: Sequence[analysis.Trained]) -> list[Block]:
     caption = (
         "Unique: distinct targets that a run has seen (of random windows, in expectation). Passes: total over unique."
     )
-    return [Table(analysis.quantities(found), [*columns, Column("categories", "Trained on")], caption)]
+    return [Table(frame, [*columns, Column("categories", "Trained on")], caption)]
+
+
+def _keys(frame: pl.DataFrame) -> list[Column]:
+    """What a row is about: its K, and its sweep where there are several."""
+    return [*([Column("arm", "Sweep")] if frame["arm"].n_unique() > 1 else []), Column("K")]

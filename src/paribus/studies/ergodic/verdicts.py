@@ -7,7 +7,7 @@ from typing import Any, Literal
 import polars as pl
 
 from paribus.report.blocks import Verdict
-from paribus.report.cells import number
+from paribus.report.cells import counted, interval, number
 from paribus.report.collect import evaluation, evaluations
 from paribus.studies.ergodic.analysis import Trained, effects, loss_by_k
 from paribus.studies.ergodic.optimum import Scored
@@ -57,10 +57,9 @@ def _least_shown(paired: pl.DataFrame) -> float:
 
 def _evidence(row: Mapping[str, Any]) -> str:
     paired = f"K = {row['K']} minus K = 1, same windows: {number(row['delta'], '+.3f')}"
-    if row["delta_low"] is not None:
-        paired += f" [{number(row['delta_low'], '+.3f')}, {number(row['delta_high'], '+.3f')}]"
-    runs = "one run" if row["runs"] == 1 else f"{row['runs']} runs, over {row['over']}"
-    return f"{paired} nats, {runs}"
+    limits = interval(row["delta_low"], row["delta_high"], "+.3f") or "(no interval)"
+    runs = "1 run" if row["runs"] == 1 else f"{row['runs']} runs, over {row['over']}"
+    return f"{paired} {limits} nats a token, {runs}"
 
 
 def about_optimum(scored: Sequence[Scored]) -> list[Verdict]:
@@ -72,7 +71,7 @@ def about_optimum(scored: Sequence[Scored]) -> list[Verdict]:
     evidence = (
         f"leaks: {', '.join(leaking)}"
         if leaking
-        else f"smallest KL at a position {number(lowest, '.1e')} nats, {len(scored)} runs"
+        else f"smallest KL at a position {number(lowest, '.1e')} nats, {counted(len(scored), 'run')}"
     )
     return [Verdict("No model beats the Bayes predictor", "fails" if leaking else "holds", evidence)]
 
@@ -89,7 +88,7 @@ def about_causality(runs: Mapping[str, Sequence[Path]]) -> list[Verdict]:
     if not records:
         return []
     leaking = sum(not record["is_causal"] for record in records)
-    evidence = f"{len(records) - leaking} of {len(records)} models: altered tokens changed no earlier logit"
+    evidence = f"{len(records) - leaking} of {counted(len(records), 'model')}: altered tokens changed no earlier logit"
     return [Verdict("Every model is causal", "fails" if leaking else "holds", evidence)]
 
 
