@@ -35,7 +35,7 @@ class Random(Section):
     kind: Literal["random"] = "random"
     within: Within = Within()
     epochs: Literal["all"] | list[Count] = Field(
-        "all", description="epochs of the data, from 0; a list needs `windows: {kind: chunks}`"
+        "all", description="epochs of the data, from 0; a list needs `windows: {kind: chunks}` or token files"
     )
     min_gap_steps: Count = Field(0, description="steps between any two copies of an item, at least")
 

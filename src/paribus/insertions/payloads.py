@@ -115,7 +115,10 @@ def _token_lists(
                 yield line, ids
         case Texts() | Benchmark():
             if alphabet.tokenizer is None:
-                raise PlanError(f"{config.file}: texts need a tokenizer, and the data have none; insert tokens instead")
+                raise PlanError(
+                    f"{config.file}: texts need a tokenizer, and the data have none; insert tokens instead, or name a "
+                    "tokenizer where the data take one (data.tokenizer of token files)"
+                )
             for begin in range(0, len(records), _TEXTS_AT_ONCE):
                 some = records[begin : begin + _TEXTS_AT_ONCE]
                 texts = [_text(config, record, line) for line, record in some]
