@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from tiny_runs import token_files
 
 from paribus.data.batches import IGNORE
 from paribus.data.config import OlmoCoreOrder, OlmoOrder, PermutationOrder, Seeds, TokenFilesData
 from paribus.data.stream import build_stream, unique_tokens
 from paribus.data.token_rows import row_order
 from paribus.errors import DataError
+from tiny_runs import token_files
 
 S, VOCAB, EOS = 8, 40, 0
 LENGTHS = {"b.npy": 5 * S + 3, "empty.npy": 0, "short.npy": S - 1, "a.npy": 12 * S, "c.npy": 6 * S + 7}
@@ -177,8 +177,12 @@ def test_unusable_files_are_read(tmp_path):
     cases = {
         r"^files: .*missing\.npy matches no file": data([good, tmp_path / "missing.npy"]),
         r"^files: .*odd: 47 bytes are no whole number of uint16 ids of 2 bytes": data([good, odd]),
-        r"sequence_length: a row has 8 tokens, but the longest of 1 files in files has 7; choose at most 7": data([short]),
-        r"order: an epoch of kind olmo is cut to whole batches, and 3 rows fill none of 4": data([good], order=OlmoOrder()),
+        r"sequence_length: a row has 8 tokens, but the longest of 1 files in files has 7; choose at most 7": data(
+            [short]
+        ),
+        r"order: an epoch of kind olmo is cut to whole batches, and 3 rows fill none of 4": data(
+            [good], order=OlmoOrder()
+        ),
     }
     for message, config in cases.items():
         with pytest.raises(DataError, match=message):
