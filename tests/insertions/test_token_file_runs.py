@@ -14,6 +14,7 @@ from paribus.data.token_rows import heldout_windows
 from paribus.errors import ConfigError, DataError, PlanError, RunError
 from paribus.evals.config import LossEval
 from paribus.evals.frozen import loss_windows
+from paribus.insertions.hdf5 import write_map
 from paribus.insertions.trace import Watch
 from tiny_runs import token_files, token_run
 
@@ -86,6 +87,22 @@ def test_an_inserted_run_fails_its_audit(tmp_path, tokenizer, canaries, capsys):
     assert "cause: insertion in " in capsys.readouterr().out
 
 
+def test_a_map_of_a_plan_is_another_run_of_tokens(tmp_path, tokenizer, canaries):
+    """The plan of one run, written as an HDF5 map, gives another run the same stream; its audit holds."""
+    run, config = token_run(tmp_path, inserting(canaries, repetitions=3), tokenizer=tokenizer)
+    experiment.run(run, config)
+    write_map(experiment.open_insertions(run, config), tmp_path / "map.h5", "batch")
+    experiments = {"given": {"kind": "hdf5", "file": str(tmp_path / "map.h5"), "index": "batch"}}
+    given, from_map = token_run(tmp_path, f"insertions={json.dumps({'experiments': experiments})}")
+    experiment.run(given, from_map)
+    assert given.stream_path.read_bytes() == run.stream_path.read_bytes()
+    assert verify(given).holds
+    assert verify(given).written == verify(run).written
+    write_map(experiment.open_insertions(run, config), tmp_path / "map.h5", "position")
+    with pytest.raises(RunError, match=r"insertions\.experiments\.given\.file: "):
+        verify(given)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_resumed_run_reads_other_tokens(tmp_path, order):
     """6 steps in one attempt, and 4 of them again from the checkpoint of step 4, end in the same log."""
@@ -151,7 +168,7 @@ def test_an_evaluation_scores_other_rows(tmp_path):
     np.testing.assert_array_equal(fewer.batch.window_ids, windows.batch.window_ids[:7])
     with pytest.raises(ConfigError, match="store: found x, but data of kind token_files have no store"):
         loss_windows(LossEval(store="x"), config.data, config.seeds)
-    with pytest.raises(DataError, match="unknown category|categories"):
+    with pytest.raises(DataError, match=r"^categories: no category 'cs'"):
         loss_windows(LossEval(categories=["cs"]), config.data, config.seeds)
 
 
