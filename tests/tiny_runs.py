@@ -1,7 +1,9 @@
-"""Runs that take a second: coins, and text of three categories in a store of a few kilobytes."""
+"""Runs that take a second: coins, token files, and text of three categories in a store of a few kilobytes."""
 
 import json
 import random
+
+import numpy as np
 
 from paribus import config as configs
 from paribus import experiment
@@ -65,6 +67,39 @@ def text_run(folder, *overrides, store=None, **data):
         "paths": {"runs": str(folder / "runs")},
     }
     return _resolved(mapping, folder, overrides)
+
+
+def token_run(folder, *overrides, **data):
+    """A run on two token files below `folder`, 30 + 10 rows of 17 tokens and a tail each, ids below 40, end-of-text 0."""
+    files = token_files(folder, {"a.npy": 30 * 17 + 5, "b.npy": 10 * 17 + 16})
+    mapping = {
+        "study": "small",
+        "name": "tokens",
+        "data": {
+            "kind": "token_files",
+            "files": [str(file) for file in files],
+            "dtype": "uint16",
+            "sequence_length": 17,
+            "vocab_size": 40,
+            "eos": 0,
+            **data,
+        },
+        "model": MODEL,
+        "train": TRAIN,
+        "launch": LAUNCH,
+        "paths": {"runs": str(folder / "runs")},
+    }
+    return _resolved(mapping, folder, overrides)
+
+
+def token_files(folder, lengths, dtype="<u2", vocab_size=40, seed=0):
+    """Headerless arrays: name -> tokens. Ids are random, every ninth or so is the separator 0; the paths, in this order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(seed)
+    for name, length in lengths.items():
+        ids = np.where(draw.random(length) < 1 / 9, 0, draw.integers(1, vocab_size, length))
+        ids.astype(dtype).tofile(folder / name)
+    return [folder / name for name in lengths]
 
 
 def text_store(path, seed=0):

@@ -183,7 +183,6 @@ def _differences(
     one, two = replays
     differ = one.watch.after != two.watch.after
     unexplained = (differ & ~(one.written(step) | two.written(step))).any(axis=1)
-    is_one_store = (one.store.fingerprint if one.store else None) == (two.store.fingerprint if two.store else None)
     for row in rows:
         if names[0][row] != names[1][row]:
             cause = "another category"
@@ -192,7 +191,7 @@ def _differences(
         elif not unexplained[row]:
             cause = "insertion"
         else:
-            cause = UNEXPLAINED if is_one_store else "another store"
+            cause = UNEXPLAINED if one.content == two.content else "another store"
         num_tokens, position = int((a.targets[row] != b.targets[row]).sum()), int(np.argmax(changed[row]))
         ids = int(a.window_ids[row]), int(b.window_ids[row])
         yield Difference(step, int(row), *ids, names[0][row], names[1][row], num_tokens, position, cause)

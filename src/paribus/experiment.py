@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from paribus import config as configs
 from paribus import provenance, rundir
 from paribus.data.batches import Stream
-from paribus.data.config import TextData
 from paribus.errors import Diverged, ParibusError, RunError, named
 from paribus.evals.config import EvalConfig
 from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, resolve, verify_stores
@@ -84,7 +83,8 @@ def refuse_changes(run: RunDir, config: RunConfig) -> None:
     }
     if not changed:
         return
-    if all(key.endswith((".store", "model.path", ".file")) for key in changed):
+    contents = (".store", "model.path", ".file", "data.files", "data.heldout_files", "data.tokenizer")
+    if all(key.endswith(contents) for key in changed):
         what = "what it reads changed since the run began; bring the old content back"
     else:
         what = "holds another run; train the changed config under its own name"
@@ -253,11 +253,11 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
 
 def data_facts(config: RunConfig, stream: Stream, total: int) -> dict[str, Any]:
     """How much the run reads: total tokens, unique ones (expected, where windows are random), and passes over those."""
-    from paribus.data.windows import unique_tokens
+    from paribus.data.stream import unique_tokens
 
     windows = total * config.train.batch_size
     tokens = windows * stream.window
-    unique = unique_tokens(config.data, config.seeds, windows) if isinstance(config.data, TextData) else None
+    unique = unique_tokens(config.data, config.seeds, config.train.batch_size, windows)
     return {
         "steps": total,
         "total_tokens": tokens,

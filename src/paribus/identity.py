@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paribus.data.config import TextData
+from paribus.data.config import TextData, TokenFilesData
 from paribus.evals.config import LossEval
 from paribus.models.config import Pretrained
 from paribus.run_config import RunConfig
-from paribus.rundir import folder_fingerprint, input_fingerprint
+from paribus.rundir import files_fingerprint, folder_fingerprint, input_fingerprint
 
 LONG_READ_BYTES = 2**30  # reading more than this shows a bar
 
@@ -16,14 +16,16 @@ LONG_READ_BYTES = 2**30  # reading more than this shows a bar
 def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The config as a mapping in which everything that is read is named by its fingerprint: what decides the identity.
 
-    The same run has the same identity wherever its stores and pretrained weights lie. prints: those to use, when the
-    files need not be at hand. Raises StoreError when a store is missing."""
+    The same run has the same identity wherever its stores, token files and pretrained weights lie. prints: those to use,
+    when the files need not be at hand. Raises DataError when a store or a token file is missing."""
     mapping = config.model_dump(mode="json")
     for name, found in (fingerprints(config) if prints is None else prints).items():
         if name == "model":
             mapping["model"]["path"] = found
         elif name == "data":
             mapping["data"]["store"] = found
+        elif name.startswith("data."):
+            mapping["data"][name.removeprefix("data.")] = found
         elif name.startswith("evals."):
             mapping["evals"][name.removeprefix("evals.")]["store"] = found
         elif name.startswith("insertions."):
@@ -39,14 +41,31 @@ def stores(config: RunConfig) -> dict[str, Path]:
 
 
 def fingerprints(config: RunConfig) -> dict[str, str]:
-    """The content of all that the run reads: its stores, the files of its insertions, the folder of its model."""
+    """The content of all that the run reads: its stores or token files, the files of its insertions, its model's folder.
+
+    Raises DataError when a file is missing, RunError when it cannot be read."""
     from paribus.data.store import open_store
 
     prints = {name: open_store(path).fingerprint for name, path in stores(config).items()}
+    if isinstance(config.data, TokenFilesData):
+        prints |= _token_files(config.data)
     if isinstance(config.model, Pretrained) and Path(config.model.path).is_dir():
         prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
     for name, experiment in config.insertions.experiments.items() if config.insertions else ():
         prints[f"insertions.{name}"] = input_fingerprint(Path(experiment.file), f"insertions.experiments.{name}.file")
+    return prints
+
+
+def _token_files(data: TokenFilesData) -> dict[str, str]:
+    from paribus.data.corpus import matching_files
+    from paribus.data.tokenizer import tokenizer_file
+
+    prints = {"data.files": files_fingerprint(matching_files(data.files, "data.files"), "data.files")}
+    if data.heldout_files:
+        heldout = matching_files(data.heldout_files, "data.heldout_files")
+        prints["data.heldout_files"] = files_fingerprint(heldout, "data.heldout_files")
+    if data.tokenizer is not None:
+        prints["data.tokenizer"] = input_fingerprint(tokenizer_file(Path(data.tokenizer)), "data.tokenizer")
     return prints
 
 

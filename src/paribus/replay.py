@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from paribus import experiment
 from paribus.data.batches import Batch, untouched
-from paribus.data.config import TextData
+from paribus.data.config import TextData, TokenFilesData
 from paribus.data.places import categories_of, view_of
 from paribus.data.store import open_store
 from paribus.data.stream import build_stream
 from paribus.data.synthetic import windows
+from paribus.data.tokenizer import read_tokenizer
 from paribus.errors import RunError
+from paribus.identity import fingerprints
 from paribus.insertions.plan import verify_plan
 from paribus.insertions.trace import Watch
 from paribus.rundir import RunDir
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 class Replay:
     """The stream of one run. `batch` also leaves the rows of its step, before and after the plan, in `watch`.
 
-    Opening it verifies the store and the plan. Raises RunError when the run has not begun, StoreError and PlanError when
-    what it reads is not what it read."""
+    Opening it verifies the store or the token files, and the plan. Raises RunError when the run has not begun, StoreError
+    and PlanError when what it reads is not what it read."""
 
     def __init__(self, run: RunDir) -> None:
         if not run.stream_path.exists():
@@ -60,11 +62,22 @@ class Replay:
         if isinstance(data, TextData):
             assert self.store is not None
             return categories_of(self.store, batch.window_ids, view_of(data, seeds).labels_seed)
+        if isinstance(data, TokenFilesData):
+            return [*self.stream.categories] * len(batch.window_ids)
         first, last = int(batch.window_ids[0]), int(batch.window_ids[-1])
         _, component = windows(data, seeds)(first, last + 1)
         return [self.stream.categories[number] for number in component]
 
     @cached_property
+    def content(self) -> str | None:
+        """The fingerprint of the tokens that the run reads; None for synthetic sources."""
+        prints = fingerprints(self.config)
+        return prints.get("data", prints.get("data.files"))
+
+    @cached_property
     def tokenizer(self) -> "Tokenizer | None":
-        """What decodes its tokens; None for synthetic sources."""
+        """What decodes its tokens; None for synthetic sources, and for token files that name none."""
+        data = self.config.data
+        if isinstance(data, TokenFilesData):
+            return None if data.tokenizer is None else read_tokenizer(Path(data.tokenizer))
         return self.store.tokenizer() if self.store else None

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -81,7 +81,13 @@ def input_fingerprint(path: Path, where: str) -> str:
         raise RunError(f"{where}: {path}: cannot be read: {error.strerror or error}") from error
 
 
-@lru_cache(maxsize=256)
+def files_fingerprint(paths: Sequence[Path], where: str) -> str:
+    """The SHA-256 of the hashes of files in their order, one after another; not of their names. Errors as of one file."""
+    hashes = [input_fingerprint(path, where) for path in paths]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+@lru_cache(maxsize=2**16)
 def _remembered_sha256(path: Path, size: int, mtime_ns: int) -> str:
     """A run is asked for its identity several times: gigabytes are read once a process, unless they changed."""
     return file_sha256(path)

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from toy_stores import make_store
 
-from paribus.data.config import ChunkWindows, CoinsData, HiddenMarkovData, MarkovData, Seeds, TextData
+from paribus.data.config import (
+    ChunkWindows,
+    CoinsData,
+    HiddenMarkovData,
+    MarkovData,
+    OlmoCoreOrder,
+    OlmoOrder,
+    PermutationOrder,
+    Seeds,
+    TextData,
+    TokenFilesData,
+)
 from paribus.data.stream import build_stream
 
 WINDOW = 6
@@ -16,9 +27,18 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("store") / "store", documents)
 
 
+def token_files(path, order):
+    """The shard of the store, whose documents have no separators, as a token file."""
+    size = {"dtype": "uint16", "sequence_length": WINDOW + 1, "vocab_size": 5, "eos": 0}
+    return TokenFilesData(files=[f"{path}/tokens-00000.bin"], order=order, **size)
+
+
 KINDS = {
     "random": lambda path: TextData(store=path, window=WINDOW),
     "chunks": lambda path: TextData(store=path, window=WINDOW, windows=ChunkWindows(), start_token=True),
+    "token_files": lambda path: token_files(path, PermutationOrder()),
+    "olmo": lambda path: token_files(path, OlmoOrder()),
+    "olmo_core": lambda path: token_files(path, OlmoCoreOrder()),
     "coins": lambda path: CoinsData(num_components=3, window=WINDOW),
     "markov": lambda path: MarkovData(num_components=3, num_symbols=4, window=WINDOW),
     "hidden_markov": lambda path: HiddenMarkovData(num_components=3, num_states=2, num_symbols=4, window=WINDOW),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paribus.config import Count, PositiveCount, PositiveFloat, Section
 
@@ -181,6 +181,63 @@ class TextData(Section):
     )
 
 
+class PermutationOrder(Section):
+    """Every row once an epoch, in the order of a stateless permutation keyed by (seeds.order, epoch)."""
+
+    kind: Literal["permutation"] = "permutation"
+
+
+class OlmoOrder(Section):
+    """The order of OLMo's trainer (PyPI `ai2-olmo`), whose `seed` is seeds.order; its epochs count from 0.
+
+    An epoch is cut to whole batches, as with its `data.drop_last: true`."""
+
+    kind: Literal["olmo"] = "olmo"
+
+
+class OlmoCoreOrder(Section):
+    """The order of OLMo-core's trainer (PyPI `ai2-olmo-core`), whose `seed` is seeds.order; its epochs count from 1.
+
+    An epoch is cut to whole batches."""
+
+    kind: Literal["olmo_core"] = "olmo_core"
+
+
+TokenOrder = Annotated[PermutationOrder | OlmoOrder | OlmoCoreOrder, Field(discriminator="kind")]
+
+
+class TokenFilesData(Section):
+    """Token ids as OLMo and OLMo-core read them: headerless little-endian arrays, each cut into rows of S tokens.
+
+    What is left at the end of a file fills no row and is dropped; a row never crosses into the next file."""
+
+    kind: Literal["token_files"] = "token_files"
+    files: Annotated[list[str], Field(min_length=1)] = Field(
+        description="files or glob patterns, in the order in which they are laid end to end; a pattern's matches are sorted"
+    )
+    dtype: Literal["uint16", "uint32"] = Field(description="of the ids in the files, which do not say it themselves")
+    sequence_length: Annotated[int, Field(ge=2)] = Field(description="S, tokens a row; they give S - 1 predictions")
+    vocab_size: PositiveCount = Field(description="ids are below it; the embedding has as many rows")
+    eos: Count = Field(description="id of the end-of-text token that stands between documents")
+    order: TokenOrder = PermutationOrder()
+    mask_separators: bool = Field(False, description="take no loss where the input is the end-of-text token")
+    tokenizer: str | None = Field(
+        None, description="tokenizer.json or its folder: encodes the texts of insertions, decodes those of an audit"
+    )
+    heldout_files: list[str] = Field([], description="files or glob patterns whose rows evaluations of kind loss score")
+
+    @property
+    def window(self) -> int:
+        """Predictions a window."""
+        return self.sequence_length - 1
+
+    @model_validator(mode="after")
+    def _eos_is_an_id(self) -> "TokenFilesData":
+        if self.eos >= self.vocab_size:
+            raise ValueError(f"eos: an id below vocab_size {self.vocab_size} is expected, found {self.eos}")
+        return self
+
+
 class CoinsData(Section):
     """N biased coins, p_k = k / (N + 1): one coin a window, uniformly."""
 
@@ -212,7 +269,9 @@ class HiddenMarkovData(Section):
     tables_seed: Count = 0
 
 
-DataConfig = Annotated[TextData | CoinsData | MarkovData | HiddenMarkovData, Field(discriminator="kind")]
+DataConfig = Annotated[
+    TextData | TokenFilesData | CoinsData | MarkovData | HiddenMarkovData, Field(discriminator="kind")
+]
 
 
 class Seeds(Section):

@@ -54,9 +54,13 @@ def documents(source: TextSource, split: str, advance: Advance = lambda _: None)
     Raises DataError, with file and line, for a record that cannot be understood; MissingExtra without `datasets`."""
     match source:
         case Jsonl():
-            return _from_jsonl(_matches(source.files[split], split), source.fields, split, advance)
+            return _from_jsonl(
+                matching_files(source.files[split], f"source.files.{split}"), source.fields, split, advance
+            )
         case Parquet():
-            return _from_parquet(_matches(source.files[split], split), source.fields, split, advance)
+            return _from_parquet(
+                matching_files(source.files[split], f"source.files.{split}"), source.fields, split, advance
+            )
         case Folder():
             return _from_folder(Path(source.path) / split, split, advance)
         case Sample():
@@ -69,7 +73,7 @@ def input_files(source: TextSource) -> dict[str, list[Path]]:
     """The local files that a corpus is read from, split by split; none for the hub."""
     match source:
         case Jsonl() | Parquet():
-            return {split: _matches(source.files[split], split) for split in splits(source)}
+            return {split: matching_files(source.files[split], f"source.files.{split}") for split in splits(source)}
         case Sample():
             return {split: [SAMPLE / f"{split}.jsonl.gz"] for split in SAMPLE_SPLITS}
         case Folder():
@@ -146,8 +150,10 @@ def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir())
 
 
-def _matches(patterns: Sequence[str], split: str) -> list[Path]:
-    """The files of a split: patterns in the given order, the matches of each sorted."""
+def matching_files(patterns: Sequence[str], key: str) -> list[Path]:
+    """The files that are meant: patterns in the given order, the matches of each sorted. `key` holds them in the config.
+
+    Raises DataError for a pattern without a match, and for no pattern."""
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
@@ -157,10 +163,10 @@ def _matches(patterns: Sequence[str], split: str) -> list[Path]:
             inside = pattern.removeprefix(path.anchor)
             matches = sorted(match for match in Path(path.anchor).glob(inside) if match.is_file())
         if not matches:
-            raise DataError(f"source.files.{split}: {pattern} matches no file (from {Path.cwd()})")
+            raise DataError(f"{key}: {pattern} matches no file (from {Path.cwd()})")
         found += matches
     if not found:
-        raise DataError(f"source.files.{split}: no files are named")
+        raise DataError(f"{key}: no files are named")
     return found
 
 

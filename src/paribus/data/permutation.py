@@ -52,6 +52,12 @@ def nth_key(key: ArrayLike, number: ArrayLike) -> _Words:
         return np.asarray(word ^ word >> np.uint64(31))
 
 
+def without_replacement(number: int, size: int, key: np.uint64) -> NDArray[np.int64]:
+    """The first members of a shuffle of range(size), and of another one where they are used up."""
+    rounds, rank = np.divmod(np.arange(number), size)
+    return permute(rank, size, nth_key(key, rounds))
+
+
 def _shuffled(index: _Words, rows: _Words, columns: _Words, key: _Words) -> _Words:
     """One pass of the network over a grid; sides and keys belong to each index, or one to all."""
     row = index // columns  # faster than divmod, which does not know that one divisor serves all

@@ -12,7 +12,7 @@ from paribus.data.config import ChunkWindows, RandomWindows, Seeds, TextData
 from paribus.data.draws import Draws, weigh
 from paribus.data.mixture import check_names, choose_categories
 from paribus.data.numbered import by_step
-from paribus.data.permutation import nth_key, permute, shuffle_key
+from paribus.data.permutation import shuffle_key, without_replacement
 from paribus.data.places import Places, View, as_batch, categories_of, lay_out, read, view_of
 from paribus.data.store import Store, open_store
 from paribus.data.tokenizer import token_bytes
@@ -74,18 +74,12 @@ def frozen_windows(store: Store, view: View, categories: Sequence[str], per_cate
     places = lay_out(store, view, categories)
     sizes = places.sizes().tolist()
     keys = [shuffle_key(seed, f"evaluation: {name}, {view.split}", view.window) for name in categories]
-    drawn = [_without_replacement(per_category, size, key) for size, key in zip(sizes, keys, strict=True)]
+    drawn = [without_replacement(per_category, size, key) for size, key in zip(sizes, keys, strict=True)]
     numbers = np.concatenate(drawn) + np.repeat(places.bounds[:-1], per_category)
     batch = read(store, view, places.positions(numbers))
     num_bytes = token_bytes(store.tokenizer())
     category = np.repeat(np.arange(len(categories), dtype=np.int32), per_category)
     return FrozenWindows(batch, category, tuple(categories), None if num_bytes is None else num_bytes[batch.targets])
-
-
-def _without_replacement(number: int, size: int, key: np.uint64) -> NDArray[np.int64]:
-    """The first members of a shuffle of range(size), and of another one where they are used up."""
-    rounds, rank = np.divmod(np.arange(number), size)
-    return permute(rank, size, nth_key(key, rounds))
 
 
 def _law(config: TextData, seeds: Seeds, store: Store, view: View) -> Draws | Epochs:

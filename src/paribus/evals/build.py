@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from paribus.data.config import TextData
+from paribus.data.config import TextData, TokenFilesData
 from paribus.data.store import open_store
 from paribus.data.synthetic import synthetic_source
 from paribus.errors import ConfigError
@@ -31,9 +31,10 @@ def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
             windows = loss_windows(config, context.data, context.seeds)
             return lambda model: loss(config, model, windows, context)
         case BayesEval():
-            if isinstance(context.data, TextData):
+            if isinstance(context.data, TextData | TokenFilesData):
                 raise ConfigError(
-                    "an evaluation of kind bayes needs a synthetic source, found data of kind text; use kind loss"
+                    f"an evaluation of kind bayes needs a synthetic source, found data of kind {context.data.kind}; "
+                    "use kind loss"
                 )
             against = reference(config, context.data)
             return lambda model: bayes(config, model, against, context)
@@ -48,5 +49,10 @@ def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext) -> Eval
 
 
 def _vocab_size(context: EvalContext) -> int:
-    data = context.data
-    return open_store(data.store).vocab_size if isinstance(data, TextData) else synthetic_source(data).vocab_size
+    match context.data:
+        case TextData(store=store):
+            return open_store(store).vocab_size
+        case TokenFilesData(vocab_size=vocab_size):
+            return vocab_size
+        case data:
+            return synthetic_source(data).vocab_size

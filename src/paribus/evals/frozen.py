@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paribus.data.batches import Batch
-from paribus.data.config import DataConfig, Seeds, TextData
+from paribus.data.config import DataConfig, Seeds, TextData, TokenFilesData
 from paribus.data.generators import generator
 from paribus.data.mixture import check_names, choose_categories
 from paribus.data.places import view_of
 from paribus.data.store import Store, open_store
 from paribus.data.synthetic import Source, SyntheticData, component_names, synthetic_source, with_start
+from paribus.data.token_rows import CATEGORY, heldout_windows
 from paribus.data.windows import FrozenWindows, frozen_windows
 from paribus.errors import ConfigError, StoreError
 from paribus.evals.config import LossEval
@@ -29,7 +30,13 @@ def loss_windows(config: LossEval, data: DataConfig, seeds: Seeds) -> FrozenWind
             f"in_context: position {config.in_context[1]} lies beyond the window of {window} predictions; "
             f"expected a < b <= {window}"
         )
-    return _text(config, data, seeds) if isinstance(data, TextData) else _synthetic(config, data)
+    match data:
+        case TextData():
+            return _text(config, data, seeds)
+        case TokenFilesData():
+            return _token_files(config, data, window)
+        case _:
+            return _synthetic(config, data)
 
 
 def _text(config: LossEval, data: TextData, seeds: Seeds) -> FrozenWindows:
@@ -49,9 +56,24 @@ def _text(config: LossEval, data: TextData, seeds: Seeds) -> FrozenWindows:
     return frozen_windows(store, view, names, config.windows_per_category, config.seed)
 
 
-def _synthetic(config: LossEval, data: SyntheticData) -> FrozenWindows:
+def _token_files(config: LossEval, data: TokenFilesData, window: int) -> FrozenWindows:
+    _refuse_store(config, data)
+    if not data.heldout_files:
+        raise ConfigError(
+            "an evaluation of kind loss needs data.heldout_files, found none; name token files that are not trained on"
+        )
+    if not isinstance(config.categories, str):
+        check_names("categories", config.categories, (CATEGORY,))
+    return heldout_windows(data, window, config.windows_per_category, config.seed)
+
+
+def _refuse_store(config: LossEval, data: DataConfig) -> None:
     if config.store is not None:
         raise ConfigError(f"store: found {config.store}, but data of kind {data.kind} have no store; remove the key")
+
+
+def _synthetic(config: LossEval, data: SyntheticData) -> FrozenWindows:
+    _refuse_store(config, data)
     source = synthetic_source(data)
     names = component_names(source)
     chosen = list(names) if isinstance(config.categories, str) else config.categories

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from paribus.data.batches import Stream
-from paribus.data.config import DataConfig, TextData
+from paribus.data.config import DataConfig, TextData, TokenFilesData
 from paribus.data.store import open_store
+from paribus.data.tokenizer import read_tokenizer
 from paribus.errors import PlanError
 from paribus.insertions.compile import compile_plan
 from paribus.insertions.config import InsertionsConfig
@@ -20,6 +21,8 @@ def geometry(stream: Stream, batch_size: int, num_steps: int) -> Geometry:
 
 def alphabet(data: DataConfig, stream: Stream, eos: str | None) -> Alphabet:
     """What insertions into these data are written in. Raises PlanError when the tokenizer lacks the token `eos`."""
+    if isinstance(data, TokenFilesData):
+        return _of_token_files(data, eos)
     if not isinstance(data, TextData):
         if eos is not None:
             raise PlanError(f"insertions.eos: {eos!r}: data of kind {data.kind} have no tokenizer")
@@ -30,6 +33,17 @@ def alphabet(data: DataConfig, stream: Stream, eos: str | None) -> Alphabet:
     if eos is not None and found is None:
         raise PlanError(f"insertions.eos: the tokenizer of {store.path} has no token {eos!r}")
     return Alphabet(tokenizer, stream.vocab_size, found)
+
+
+def _of_token_files(data: TokenFilesData, eos: str | None) -> Alphabet:
+    tokenizer = None if data.tokenizer is None else read_tokenizer(Path(data.tokenizer))
+    if eos is None:
+        return Alphabet(tokenizer, data.vocab_size, data.eos)
+    if tokenizer is None:
+        raise PlanError(f"insertions.eos: {eos!r}: data.tokenizer names no tokenizer; leave it out for data.eos")
+    if (found := tokenizer.token_to_id(eos)) is None:
+        raise PlanError(f"insertions.eos: the tokenizer {data.tokenizer} has no token {eos!r}")
+    return Alphabet(tokenizer, data.vocab_size, found)
 
 
 def prepare_plan(

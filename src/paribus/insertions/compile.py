@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from paribus.data.generators import generator
 from paribus.data.permutation import nth_key, shuffle_key
 from paribus.errors import PlanError
-from paribus.insertions.config import EveryN, Experiment, Explicit, InsertionsConfig, Random, WholeBatch, Within
+from paribus.insertions.config import EveryN, Experiment, Explicit, Hdf5, InsertionsConfig, Random, WholeBatch, Within
+from paribus.insertions.hdf5 import map_items
 from paribus.insertions.packing import Bins, Copies, Intervals, place
 from paribus.insertions.payloads import Alphabet, Items, read_items
 from paribus.insertions.plan import Geometry, Plan, Spans, make_manifest
@@ -39,7 +40,7 @@ def compile_plan(
     Raises PlanError for an item that cannot be used, places that overlap or leave the run, and for more copies than there
     is room for: it names the experiments and how many items and tokens do not fit."""
     names = {} if config.control else config.experiments
-    items = {name: read_items(one, alphabet, geometry.row_tokens) for name, one in names.items()}
+    items = {name: _items(one, alphabet, geometry) for name, one in names.items()}
     whole = [step for one in names.values() if isinstance(one.where, WholeBatch) for step in one.where.steps]
     wanted = {name: _want(name, one, items[name], geometry, seed, whole) for name, one in names.items()}
     starts = _place(wanted, items, geometry, seed)
@@ -49,6 +50,12 @@ def compile_plan(
         for name, one in names.items()
     }
     return Plan(spans, geometry, make_manifest(spans, geometry, base, facts))
+
+
+def _items(config: Experiment, alphabet: Alphabet, geometry: Geometry) -> Items:
+    if isinstance(config, Hdf5):
+        return map_items(config, alphabet, geometry)
+    return read_items(config, alphabet, geometry.row_tokens)
 
 
 def _want(name: str, config: Experiment, items: Items, geometry: Geometry, seed: int, whole: Sequence[int]) -> _Wanted:
@@ -184,8 +191,8 @@ def _explicit(name: str, items: Items, geometry: Geometry) -> _Wanted:
         if wrong.any():
             n = int(np.argmax(wrong))
             raise PlanError(
-                f"insertions.experiments.{name}: line {items.line[item[n]]}: the copy of {length[n]} tokens at position "
-                f"{start[n]:,} {what}"
+                f"insertions.experiments.{name}: {items.noun} {items.line[item[n]]}: the copy of {length[n]} tokens at "
+                f"position {start[n]:,} {what}"
             )
     nothing = np.zeros(len(item), np.int64)
     return _Wanted(item, _count_up(counts), start, _all_rows(geometry), nothing, nothing, length)

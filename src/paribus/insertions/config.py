@@ -35,7 +35,7 @@ class Random(Section):
     kind: Literal["random"] = "random"
     within: Within = Within()
     epochs: Literal["all"] | list[Count] = Field(
-        "all", description="epochs of the data, from 0; a list needs `windows: {kind: chunks}`"
+        "all", description="epochs of the data, from 0; a list needs `windows: {kind: chunks}` or token files"
     )
     min_gap_steps: Count = Field(0, description="steps between any two copies of an item, at least")
 
@@ -105,7 +105,25 @@ class Benchmark(_Experiment):
     add_eos: bool = True
 
 
-Experiment = Annotated[Texts | Tokens | Benchmark, Field(discriminator="kind")]
+Index = Literal["sequence", "batch", "position"]
+
+
+class Hdf5(Section):
+    """An HDF5 insertion map: every entry is written once, at the place that its key and position name."""
+
+    kind: Literal["hdf5"] = "hdf5"
+    file: str
+    index: Index = Field(
+        description="what keys count: rows of the run (step * B + row), its batches, or tokens of its stream; "
+        "positions count from the key's first token"
+    )
+
+    @property
+    def where(self) -> Explicit:
+        return Explicit()
+
+
+Experiment = Annotated[Texts | Tokens | Benchmark | Hdf5, Field(discriminator="kind")]
 
 
 class InsertionsConfig(Section):

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from paribus.data.jsonlines import json_lines
 from paribus.errors import PlanError
-from paribus.insertions.config import Benchmark, Experiment, Explicit, Texts, Tokens
+from paribus.insertions.config import Benchmark, Explicit, Texts, Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Jsonl = Texts | Tokens | Benchmark  # experiments whose items are the lines of a JSONL file
 _TEXTS_AT_ONCE = 4096
 
 
@@ -28,18 +29,19 @@ class Alphabet(NamedTuple):
 class Items(NamedTuple):
     """M items of one experiment, in the order of the file."""
 
-    line: NDArray[np.int64]  # (M,): of the file, from 1
+    line: NDArray[np.int64]  # (M,): of the file, from 1; entries of a map count as lines
     offsets: NDArray[np.int64]  # (M + 1,): item m is tokens[offsets[m] : offsets[m + 1]]
     tokens: NDArray[np.uint32]
     repetitions: NDArray[np.float64]  # (M,)
     positions: list[list[int]]  # coordinates of each item's copies; empty unless places are explicit
+    noun: str = "line"  # what `line` counts, for messages
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.offsets)
 
 
-def read_items(config: Experiment, alphabet: Alphabet, row_tokens: int) -> Items:
+def read_items(config: Jsonl, alphabet: Alphabet, row_tokens: int) -> Items:
     """Read, tokenise and wrap the items of an experiment; row_tokens: S, the most that one may have.
 
     Raises PlanError, with file and line, for a record without its field, an empty or over-long item, an id beyond the
@@ -81,11 +83,11 @@ def wrap(ids: Sequence[int], row_tokens: int, eos: int) -> list[int]:
     return wrapped
 
 
-def _of_range(config: Experiment) -> str:
+def _of_range(config: Jsonl) -> str:
     return "" if config.items is None else f" in lines [{config.items[0]}, {config.items[1]})"
 
 
-def _records(config: Experiment) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _records(config: Jsonl) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line, object) of the chosen lines."""
     first, stop = config.items or (0, None)
     for number, (line, record) in enumerate(json_lines(Path(config.file))):
@@ -96,14 +98,14 @@ def _records(config: Experiment) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield line, record
 
 
-def _field(config: Experiment, record: Mapping[str, Any], key: str, line: int) -> Any:
+def _field(config: Jsonl, record: Mapping[str, Any], key: str, line: int) -> Any:
     if key not in record:
         raise PlanError(f"{config.file}:{line}: no field {key!r} (found: {', '.join(record) or 'nothing'})")
     return record[key]
 
 
 def _token_lists(
-    config: Experiment, records: Sequence[tuple[int, Mapping[str, Any]]], alphabet: Alphabet
+    config: Jsonl, records: Sequence[tuple[int, Mapping[str, Any]]], alphabet: Alphabet
 ) -> Iterator[tuple[int, Sequence[int]]]:
     """(line, token ids) of every record, before any wrapping."""
     match config:
@@ -115,7 +117,10 @@ def _token_lists(
                 yield line, ids
         case Texts() | Benchmark():
             if alphabet.tokenizer is None:
-                raise PlanError(f"{config.file}: texts need a tokenizer, and the data have none; insert tokens instead")
+                raise PlanError(
+                    f"{config.file}: texts need a tokenizer, and the data have none; insert tokens instead, or name a "
+                    "tokenizer where the data take one (data.tokenizer of token files)"
+                )
             for begin in range(0, len(records), _TEXTS_AT_ONCE):
                 some = records[begin : begin + _TEXTS_AT_ONCE]
                 texts = [_text(config, record, line) for line, record in some]
@@ -148,7 +153,7 @@ def _checked(ids: Sequence[int], where: str, alphabet: Alphabet, row_tokens: int
     return ids
 
 
-def _repetitions(config: Experiment, record: Mapping[str, Any], line: int) -> float:
+def _repetitions(config: Jsonl, record: Mapping[str, Any], line: int) -> float:
     if config.repetitions_key is None:
         return config.repetitions
     value = _field(config, record, config.repetitions_key, line)
@@ -159,7 +164,7 @@ def _repetitions(config: Experiment, record: Mapping[str, Any], line: int) -> fl
     return float(value)
 
 
-def _positions(config: Experiment, record: Mapping[str, Any], line: int) -> list[int]:
+def _positions(config: Jsonl, record: Mapping[str, Any], line: int) -> list[int]:
     assert isinstance(config.where, Explicit)
     key = config.where.position_key
     value = _field(config, record, key, line)
