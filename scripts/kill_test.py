@@ -84,31 +84,35 @@ def result(run_dir: RunDir) -> dict[str, str]:
     return {str(f.relative_to(run_dir.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def wait_for_moment(kind: str, folder: Path, pid: int, duration_s: float, rng: random.Random) -> bool:
-    """Wait until the moment of the kill; False when the run ended before it came."""
+def wait_for_moment(kind: str, folder: Path, pid: int, rng: random.Random) -> bool:
+    """Wait until the moment of the kill; False when the run ended before it came.
+
+    Moments are anchored in the run's own progress, so that a busy machine does not move them past its end."""
     run_dir = directory(folder)
-    deadline = time.monotonic() + rng.uniform(0.1, duration_s)
-    target = rng.choice(range(EVALUATE_EVERY, STEPS, EVALUATE_EVERY))
+    step, evaluation = rng.randrange(STEPS), rng.choice(range(EVALUATE_EVERY, STEPS, EVALUATE_EVERY))
     moments: dict[str, Callable[[], bool]] = {
-        "time": lambda: time.monotonic() >= deadline,
-        "checkpoint": lambda: time.monotonic() >= deadline - duration_s / 2 and _is_writing(run_dir),
-        "evaluation": lambda: run_dir.stream_path.exists() and run_dir.stream_path.stat().st_size == 8 * target,
+        "time": lambda: _steps(run_dir) >= step,
+        "checkpoint": lambda: _steps(run_dir) >= step - CHECKPOINT_EVERY and _is_writing(run_dir),
+        "evaluation": lambda: _steps(run_dir) == evaluation,
     }
     while not moments[kind]():
         if os.waitpid(pid, os.WNOHANG) != (0, 0):
             return False
         run_dir = run_dir if run_dir.path.exists() else directory(folder)
         time.sleep(0.0005)
-    if kind != "time":
-        time.sleep(rng.uniform(0, 0.01))
+    time.sleep(rng.uniform(0, 0.05 if kind == "time" else 0.01))
     return True
+
+
+def _steps(run_dir: RunDir) -> int:
+    return run_dir.stream_path.stat().st_size // 8 if run_dir.stream_path.exists() else 0
 
 
 def _is_writing(run_dir: RunDir) -> bool:
     return run_dir.checkpoints.exists() and any(".tmp" in p.name for p in run_dir.checkpoints.iterdir())
 
 
-def trial(number: int, folder: Path, duration_s: float, counts: dict[str, int]) -> RunDir:
+def trial(number: int, folder: Path, counts: dict[str, int]) -> RunDir:
     """Kill one run at one to three moments, then let it finish. A run that ended before any of them begins anew."""
     rng = random.Random(number)
     kinds = ["time", "checkpoint", "evaluation"]
@@ -117,7 +121,7 @@ def trial(number: int, folder: Path, duration_s: float, counts: dict[str, int]) 
         kills = 0
         for kind in [kinds[number % 3], *rng.choices(kinds, k=rng.randrange(3))]:
             pid = attempt(folder)
-            if wait_for_moment(kind, folder, pid, duration_s, rng):
+            if wait_for_moment(kind, folder, pid, rng):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 counts[kind] = counts.get(kind, 0) + 1
@@ -143,7 +147,7 @@ def main() -> None:
         duration_s = time.monotonic() - start
         different = []
         for number in range(runs):
-            if result(trial(number, root / str(number), duration_s, counts)) != expected:
+            if result(trial(number, root / str(number), counts)) != expected:
                 different.append(number)
             print(f"\r{number + 1 - len(different)} of {number + 1}", end="", file=sys.stderr, flush=True)
     kills = ", ".join(f"{count} at {kind}" for kind, count in sorted(counts.items()))
