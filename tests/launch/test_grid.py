@@ -168,7 +168,7 @@ REFUSED = {
     "base: base.yaml\npoints:\n- data.kind: coins\n- data.kind: coin\n": [
         "sweep.yaml:3: data.num_components: missing, expected a whole number >= 1",
         "sweep.yaml:3: data.window: missing, expected a whole number >= 1",
-        'sweep.yaml:4: data.kind: found "coin", expected "text", "coins", "markov" or "hidden_markov", '
+        'sweep.yaml:4: data.kind: found "coin", expected "text", "token_files", "coins", "markov" or "hidden_markov", '
         'did you mean "coins"?',
     ],
     "base: base.yaml\npoints:\n- data.categories:\n    kind: nested\n    q: 3\n": [

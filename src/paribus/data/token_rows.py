@@ -97,7 +97,8 @@ def as_batch(data: TokenFilesData, rows_BS: NDArray[np.int32], positions: NDArra
     """Inputs and targets of rows: each token but the first is predicted from those before it."""
     tokens, targets = rows_BS[:, :-1], rows_BS[:, 1:]
     if data.mask_separators:
-        targets = np.where(tokens == data.eos, np.int32(IGNORE), targets)
+        targets = targets.copy()  # the rows are also the inputs
+        targets[tokens == data.eos] = IGNORE
     return Batch(tokens, targets, positions)
 
 
