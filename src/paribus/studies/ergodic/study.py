@@ -54,8 +54,8 @@ def appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
 def tiles(found: Sequence[analysis.Trained], sources: Sequence[optimum.Scored]) -> list[Tile]:
     """The numbers to take away."""
     shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
-    if found:
-        most = max(run.k for run in found)
+    most = max((run.k for run in found), default=1)
+    if most > 1:
         paired = analysis.paired_by_k(analysis.paired_differences(found)).filter(
             pl.col("K") == most, pl.col("band") == "all"
         )

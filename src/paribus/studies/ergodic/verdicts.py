@@ -17,8 +17,8 @@ SHUFFLED = "shuffled"  # sweeps of this name hold the control with shuffled labe
 
 
 def about_text(found: Sequence[Trained], differences: pl.DataFrame) -> list[Verdict]:
-    """One verdict a sweep on the effect of K, and one on the control."""
-    if not found or differences.is_empty():
+    """One verdict a sweep on the effect of K, and one on the control; none before a second K."""
+    if differences.is_empty() or max(run.k for run in found) == 1:
         return []
     most = max(run.k for run in found)
     ceilings = dict(loss_by_k(found).select("K", "ceiling").iter_rows())
