@@ -48,6 +48,9 @@ GALLERY = {
     ),
     "points": charts.points(AT_LAST, K, Y, interval=("low", "high")),
     "points of groups": charts.points(MEASURED, X, Y, "group", ("low", "high")),
+    "points of single seeds": charts.points(
+        AT_LAST.with_columns(low=pl.when(pl.col("group") == "g0").then("low")), X, Y, "group", ("low", "high")
+    ),
     "seeds": charts.points(MEASURED, X, Y, faint=True),
     "heat map": charts.heat_map(MEASURED, X, "group", Y),
     "heat map of differences": charts.heat_map(MEASURED, X, "group", Y, diverging=True),
@@ -164,6 +167,12 @@ def test_groups_stand_beside_one_another():
     spec = screen_spec(charts.points(MEASURED, X, Y, "group", ("low", "high")))
     offsets = {layer["mark"]["xOffset"] for layer in spec["layer"] if layer["mark"]["type"] == "rule"}
     assert offsets == {-7, 0, 7}
+
+
+def test_a_point_without_an_interval_has_no_error_bar_and_those_beside_it_have():
+    svg = vl_convert.vegalite_to_svg(paper_spec(GALLERY["points of single seeds"]))
+    assert svg.count('aria-roledescription="rule mark"') == 1
+    assert svg.count('aria-roledescription="point"') == 3
 
 
 def test_data_by_column_are_the_rows():

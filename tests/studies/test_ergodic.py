@@ -147,6 +147,13 @@ def test_the_number_to_take_away_never_stands_without_its_interval_and_unit(runs
     assert "1 runs" not in evidence
 
 
+def test_nothing_is_claimed_about_k_before_there_is_a_second(runs):
+    first = {"text": [path for path in runs["text"] if path.name.startswith("k1-")]}
+    tiles, claims = build_report("A title", "A subtitle.", first, "paribus study").sections[0].blocks
+    assert [tile.label for tile in tiles.tiles] == ["Runs"]
+    assert not any("K" in verdict.claim for verdict in claims.verdicts)
+
+
 def test_a_study_without_its_text_runs_still_has_a_report(runs):
     assert "Trained against optimal" in render(
         build_report("A title", "A subtitle.", {"coins": runs["coins"]}, "paribus study")

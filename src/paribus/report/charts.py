@@ -98,13 +98,14 @@ def points(
         tooltip += [_tooltip(low), _tooltip(high)]
     layers = []
     for number, group in enumerate(groups):
+        of_group = frame.filter(pl.col(by) == group) if by else frame
         source = alt.Chart(frame)
         if by:
             source = source.transform_filter(alt.FieldEqualPredicate(field=_escape(by), equal=group))
         shift = {"xOffset": _DODGE * (number - (len(groups) - 1) / 2)}
         if is_joined:
             layers.append(source.mark_line(**shift).encode(**position, **colour))
-        if interval:
+        if interval and not of_group.drop_nulls(list(interval)).is_empty():
             edges = {"y": _y(y._replace(field=low.field, title=y.name)), "y2": alt.Y2(_escape(high.field))}
             layers.append(source.mark_rule(style="error", **shift).encode(**(position | edges), **colour))
         mark = source.mark_point(style="seed" if faint else "estimate", **shift)

@@ -57,13 +57,13 @@ def appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
 def tiles(found: Sequence[analysis.Trained], paired: pl.DataFrame, sources: Sequence[optimum.Scored]) -> list[Tile]:
     """The numbers to take away."""
     shown = [Tile("Runs", str(len(found) + len(sources)), "trained, evaluated, done")]
-    if found:
+    most = max((run.k for run in found), default=1)
+    if most > 1:
         for row in analysis.effects(paired):
             limits = interval(row["delta_low"], row["delta_high"], "+.3f")
             unit = f"{limits} nats a token" if limits else "nats a token, one run, no interval"
             note = f"{unit}: K = {row['K']} minus K = 1 on the same windows, {row['arm']}"
             shown.append(Tile("Effect of K", number(row["delta"], "+.3f"), note))
-        most = max(run.k for run in found)
         ceiling = analysis.loss_by_k(found).filter(pl.col("K") == most)["ceiling"][0]
         shown.append(
             Tile(

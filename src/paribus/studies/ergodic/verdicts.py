@@ -19,8 +19,8 @@ NEGLIGIBLE = 0.25  # of an effect: an artefact of that size would leave three qu
 def about_text(found: Sequence[Trained], paired: pl.DataFrame) -> list[Verdict]:
     """One verdict a sweep: on the effect of K under the original labels, on its absence under shuffled ones.
 
-    paired: the differences by arm, K and band (`paired_by_k`)."""
-    if paired.is_empty():
+    paired: the differences by arm, K and band (`paired_by_k`). None before a second K."""
+    if paired.is_empty() or max(run.k for run in found) == 1:
         return []
     ceilings = {(arm, k): ceiling for arm, k, ceiling in loss_by_k(found).select("arm", "K", "ceiling").iter_rows()}
     controls = {run.arm for run in found if run.labels is not None}
