@@ -84,7 +84,7 @@ def refuse_changes(run: RunDir, config: RunConfig) -> None:
     }
     if not changed:
         return
-    if all(key.endswith((".store", "model.path", ".file")) for key in changed):
+    if all(key.endswith((".store", "model.path", ".file", ".script")) or ".files." in key for key in changed):
         what = "what it reads changed since the run began; bring the old content back"
     else:
         what = "holds another run; train the changed config under its own name"

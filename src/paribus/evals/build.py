@@ -9,8 +9,9 @@ from paribus.data.store import open_store
 from paribus.data.synthetic import synthetic_source
 from paribus.errors import ConfigError
 from paribus.evals.bayes import bayes, reference
+from paribus.evals.canary import canaries, canary
 from paribus.evals.causality import causality
-from paribus.evals.config import BayesEval, CausalityEval, EvalConfig, LossEval
+from paribus.evals.config import BayesEval, CanaryEval, CausalityEval, EvalConfig, LossEval
 from paribus.evals.frozen import loss_windows
 from paribus.evals.loss import loss
 from paribus.evals.results import EvalResult
@@ -22,7 +23,7 @@ Evaluation = Callable[[nn.Module], EvalResult]
 
 
 def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
-    """Draw the frozen windows or sequences once; the function returned scores one model after another on them.
+    """Draw or read what models are scored on, once; the function returned scores one model after another on it.
 
     Scoring changes neither the model nor any random state, and is deterministic for a batch size, device and thread count.
     Raises DataError if the windows cannot be drawn, ConfigError if the evaluation does not fit the data."""
@@ -40,6 +41,9 @@ def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
         case CausalityEval():
             vocab_size = _vocab_size(context)
             return lambda model: causality(config, model, vocab_size, context)
+        case CanaryEval():
+            asked = canaries(config, context)
+            return lambda model: canary(config, model, asked, context)
 
 
 def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext) -> EvalResult:

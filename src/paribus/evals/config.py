@@ -1,6 +1,7 @@
 """The settings of the evaluations."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -57,4 +58,77 @@ class CausalityEval(_Scheduled):
     seed: Count = 0
 
 
-EvalConfig = Annotated[LossEval | BayesEval | CausalityEval, Field(discriminator="kind")]
+# --- texts of files, scored by the run's tokenizer ---------------------------------------------------------------------
+
+
+class _Texts(_Scheduled):
+    batch_size: PositiveCount = 32
+    start_token: bool | None = Field(
+        None, description="the store's start token before every text; null: as `data.start_token`"
+    )
+
+
+class _Items(_Texts):
+    """Lines of a JSONL file: plain, .gz or .zst, one object each."""
+
+    file: str
+    items: tuple[Count, PositiveCount] | None = Field(None, description="[first, stop): only these lines of the file")
+
+    @model_validator(mode="after")
+    def _some_items(self) -> "_Items":
+        if self.items is not None and self.items[0] >= self.items[1]:
+            raise ValueError(f"items: [first, stop) with first < stop is expected, found {list(self.items)}")
+        return self
+
+
+class _Grouped(_Items):
+    group_key: str | None = Field(None, description="a field whose values part the items, e.g. repetitions")
+
+
+class ReferenceFile(Section):
+    """Texts of a JSONL file."""
+
+    kind: Literal["file"] = "file"
+    file: str
+    key: str = "text"
+
+
+class ReferenceDraws(Section):
+    """Token lists as long as the canary, each token drawn uniformly from those that the canaries consist of."""
+
+    kind: Literal["draws"] = "draws"
+    num: PositiveCount = Field(1000, description="for each length in tokens")
+    seed: Count = 0
+
+
+References = Annotated[ReferenceFile | ReferenceDraws, Field(discriminator="kind")]
+
+
+class CanaryEval(_Grouped):
+    """Negative log-likelihood of texts, and their exposure among references."""
+
+    kind: Literal["canary"] = "canary"
+    key: str = "text"
+    prefix: str = Field("", description="text before every canary, and every reference; it is not scored")
+    references: References | None = Field(None, description="what exposure ranks the canaries among; null: no exposure")
+
+
+EvalConfig = Annotated[LossEval | BayesEval | CausalityEval | CanaryEval, Field(discriminator="kind")]
+
+
+def input_files(config: EvalConfig) -> Mapping[str, str]:
+    """The files whose content an evaluation depends on: dotted key of its section -> path. Stores are not among them."""
+    match config:
+        case CanaryEval(references=ReferenceFile(file=references)):
+            return {"file": config.file, "references.file": references}
+        case CanaryEval():
+            return {"file": config.file}
+    return {}
+
+
+def name_input(section: dict[str, Any], key: str, fingerprint: str) -> None:
+    """Put a fingerprint in the place of a path, in an evaluation's section as a mapping; key: as `input_files` has it."""
+    *around, last = key.split(".", 1)
+    for part in around:
+        section = section[part]
+    section[last] = fingerprint
