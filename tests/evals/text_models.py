@@ -60,6 +60,6 @@ def bigrams(probabilities) -> np.ndarray:
 def one_by_one(model, given, scored) -> float:
     """ln P(scored | given): the text alone in a plain pass, in float64."""
     with torch.no_grad():
-        logits = model.eval()(input_ids=torch.tensor([given + scored])).logits[0].double()
+        logits = model.eval()(input_ids=torch.tensor([(given + scored)[:-1]])).logits[0].double()
     losses = torch.log_softmax(logits, -1)[range(len(given) - 1, len(given) + len(scored) - 1), scored]
     return float(losses.sum())

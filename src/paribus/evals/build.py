@@ -11,11 +11,24 @@ from paribus.errors import ConfigError
 from paribus.evals.bayes import bayes, reference
 from paribus.evals.canary import canaries, canary
 from paribus.evals.causality import causality
-from paribus.evals.config import BayesEval, CanaryEval, CausalityEval, EvalConfig, LossEval
+from paribus.evals.config import (
+    BayesEval,
+    CanaryEval,
+    CausalityEval,
+    EvalConfig,
+    ExtractionEval,
+    FictionalEval,
+    LossEval,
+    TextEval,
+    VerbatimEval,
+)
+from paribus.evals.extraction import extraction, extracts
+from paribus.evals.fictional import facts, fictional
 from paribus.evals.frozen import loss_windows
 from paribus.evals.loss import loss
 from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
+from paribus.evals.verbatim import excerpts, verbatim
 
 __all__ = ["EvalContext", "Evaluation", "build_evaluation", "evaluate"]
 
@@ -41,9 +54,24 @@ def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
         case CausalityEval():
             vocab_size = _vocab_size(context)
             return lambda model: causality(config, model, vocab_size, context)
+        case texts:
+            return _of_texts(texts, context)
+
+
+def _of_texts(config: TextEval, context: EvalContext) -> Evaluation:
+    match config:
         case CanaryEval():
-            asked = canaries(config, context)
-            return lambda model: canary(config, model, asked, context)
+            secrets = canaries(config, context)
+            return lambda model: canary(config, model, secrets, context)
+        case VerbatimEval():
+            cut = excerpts(config, context)
+            return lambda model: verbatim(config, model, cut, context)
+        case ExtractionEval():
+            prompts = extracts(config, context)
+            return lambda model: extraction(config, model, prompts, context)
+        case FictionalEval():
+            known = facts(config, context)
+            return lambda model: fictional(config, model, known, context)
 
 
 def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext) -> EvalResult:

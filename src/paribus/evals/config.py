@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from paribus.config import Count, PositiveCount, Section
+from paribus.config import Count, Fraction, PositiveCount, Section
 
 
 class _Scheduled(Section):
@@ -113,7 +113,39 @@ class CanaryEval(_Grouped):
     references: References | None = Field(None, description="what exposure ranks the canaries among; null: no exposure")
 
 
-EvalConfig = Annotated[LossEval | BayesEval | CausalityEval | CanaryEval, Field(discriminator="kind")]
+class VerbatimEval(_Grouped):
+    """Verbatim memorisation: does greedy decoding of a text's first tokens give its next ones?"""
+
+    kind: Literal["verbatim"] = "verbatim"
+    key: str = "text"
+    prompt_tokens: PositiveCount = Field(25, description="k: the text's first tokens")
+    continuation_tokens: PositiveCount = Field(25, description="l: the tokens after them, to be found")
+
+
+class ExtractionEval(_Grouped):
+    """Prompt extraction: how much of a reference does the greedy continuation of its prompt hold? ROUGE-L recall."""
+
+    kind: Literal["extraction"] = "extraction"
+    prompt_key: str = "prompt"
+    reference_key: str = "reference"
+    target_delimiter: str = Field(" ", description="stands between prompt and reference")
+    max_tokens: PositiveCount | None = Field(None, description="to decode; null: as many as the reference has")
+    unit: Literal["words", "tokens"] = Field("words", description="what the common subsequence is made of")
+    threshold: Fraction = Field(0.9, description="an item counts as extracted if its recall is greater")
+
+
+class FictionalEval(_Grouped):
+    """Knowledge of invented facts: the target's probability after the prompt, and whether greedy decoding says it."""
+
+    kind: Literal["fictional"] = "fictional"
+    prompt_key: str = "prompt"
+    target_key: str = "target"
+    target_delimiter: str = Field(" ", description="stands between prompt and target")
+    max_tokens: PositiveCount = Field(25, description="to decode when looking for the target")
+
+
+TextEval = CanaryEval | VerbatimEval | ExtractionEval | FictionalEval
+EvalConfig = Annotated[LossEval | BayesEval | CausalityEval | TextEval, Field(discriminator="kind")]
 
 
 def input_files(config: EvalConfig) -> Mapping[str, str]:
@@ -121,7 +153,7 @@ def input_files(config: EvalConfig) -> Mapping[str, str]:
     match config:
         case CanaryEval(references=ReferenceFile(file=references)):
             return {"file": config.file, "references.file": references}
-        case CanaryEval():
+        case CanaryEval() | VerbatimEval() | ExtractionEval() | FictionalEval():
             return {"file": config.file}
     return {}
 

@@ -41,6 +41,14 @@ class Row(NamedTuple):
     num_bytes: int  # of UTF-8, of the text that `scored` stands for
 
 
+class Prompt(NamedTuple):
+    """One text to be continued."""
+
+    where: str  # file:line
+    tokens: list[int]  # at least one
+    num_tokens: int  # to decode, at least one
+
+
 def words(data: DataConfig, start_token: bool | None) -> Words:
     """The tokenizer of the run's store. Raises ConfigError when the data are no text, or have no start token to put."""
     if not isinstance(data, TextData):
@@ -143,6 +151,14 @@ def after(words: Words, before: str, text: str, where: str) -> Row:
     if not scored:
         raise DataError(f"{where}: {text[:20]!r} has no token of its own after what stands before it")
     return Row(where, [*words.start, *given], scored, num_bytes)
+
+
+def prompt(words: Words, text: str, num_tokens: int, where: str) -> Prompt:
+    """A text to be continued, without its white space at the end. Raises DataError when nothing is left of it."""
+    tokens = [*words.start, *words.encode(text.rstrip())]
+    if not tokens:
+        raise DataError(f"{where}: an empty prompt; say start_token: true, or give it text")
+    return Prompt(where, tokens, num_tokens)
 
 
 # --- results -----------------------------------------------------------------------------------------------------------
