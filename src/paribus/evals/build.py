@@ -19,6 +19,8 @@ from paribus.evals.config import (
     ExtractionEval,
     FictionalEval,
     LossEval,
+    PerplexityEval,
+    RankedEval,
     TextEval,
     VerbatimEval,
 )
@@ -26,6 +28,8 @@ from paribus.evals.extraction import extraction, extracts
 from paribus.evals.fictional import facts, fictional
 from paribus.evals.frozen import loss_windows
 from paribus.evals.loss import loss
+from paribus.evals.perplexity import file_perplexity, file_windows
+from paribus.evals.ranked import questions, ranked
 from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
 from paribus.evals.verbatim import excerpts, verbatim
@@ -72,6 +76,12 @@ def _of_texts(config: TextEval, context: EvalContext) -> Evaluation:
         case FictionalEval():
             known = facts(config, context)
             return lambda model: fictional(config, model, known, context)
+        case RankedEval():
+            quiz = questions(config, context)
+            return lambda model: ranked(config, model, quiz, context)
+        case PerplexityEval():
+            files = file_windows(config, context)
+            return lambda model: file_perplexity(config, model, files, context)
 
 
 def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext) -> EvalResult:

@@ -144,7 +144,33 @@ class FictionalEval(_Grouped):
     max_tokens: PositiveCount = Field(25, description="to decode when looking for the target")
 
 
-TextEval = CanaryEval | VerbatimEval | ExtractionEval | FictionalEval
+class RankedEval(_Grouped):
+    """Ranked classification: lines of `context`, `choices`, `gold`, and `suffix` where the choice stands in the middle."""
+
+    kind: Literal["ranked"] = "ranked"
+
+
+class PerplexityEval(_Texts):
+    """Loss and perplexity of text files, and of JSONL files, whose lines are documents."""
+
+    kind: Literal["perplexity"] = "perplexity"
+    files: Annotated[dict[str, str], Field(min_length=1)] = Field(
+        description="name -> path: text in UTF-8 or JSONL, plain, .gz or .zst"
+    )
+    key: str = Field("text", description="of JSONL files: the field with the text")
+    window: PositiveCount | None = Field(None, description="predictions a window; null: the run's own")
+    stride: PositiveCount | None = Field(
+        None, description="tokens from one window's start to the next one's; null: a window, so that none is read twice"
+    )
+
+    @model_validator(mode="after")
+    def _leaves_no_gap(self) -> "PerplexityEval":
+        if self.stride is not None and self.window is not None and self.stride > self.window:
+            raise ValueError(f"stride: at most the window of {self.window} is expected, found {self.stride}")
+        return self
+
+
+TextEval = CanaryEval | VerbatimEval | ExtractionEval | FictionalEval | RankedEval | PerplexityEval
 EvalConfig = Annotated[LossEval | BayesEval | CausalityEval | TextEval, Field(discriminator="kind")]
 
 
@@ -153,8 +179,10 @@ def input_files(config: EvalConfig) -> Mapping[str, str]:
     match config:
         case CanaryEval(references=ReferenceFile(file=references)):
             return {"file": config.file, "references.file": references}
-        case CanaryEval() | VerbatimEval() | ExtractionEval() | FictionalEval():
+        case CanaryEval() | VerbatimEval() | ExtractionEval() | FictionalEval() | RankedEval():
             return {"file": config.file}
+        case PerplexityEval():
+            return {f"files.{name}": path for name, path in config.files.items()}
     return {}
 
 
