@@ -21,6 +21,7 @@ from paribus.evals.config import (
     LossEval,
     PerplexityEval,
     RankedEval,
+    ScriptEval,
     TextEval,
     VerbatimEval,
 )
@@ -32,6 +33,7 @@ from paribus.evals.perplexity import file_perplexity, file_windows
 from paribus.evals.ranked import questions, ranked
 from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
+from paribus.evals.script import command, script
 from paribus.evals.verbatim import excerpts, verbatim
 
 __all__ = ["EvalContext", "Evaluation", "build_evaluation", "evaluate"]
@@ -58,6 +60,9 @@ def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
         case CausalityEval():
             vocab_size = _vocab_size(context)
             return lambda model: causality(config, model, vocab_size, context)
+        case ScriptEval():
+            called = command(config, context)
+            return lambda model: script(config, model, called, context)
         case texts:
             return _of_texts(texts, context)
 

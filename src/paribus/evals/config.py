@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from paribus.config import Count, Fraction, PositiveCount, Section
+from paribus.config import Count, Fraction, PositiveCount, PositiveFloat, Section
 
 
 class _Scheduled(Section):
@@ -170,8 +170,31 @@ class PerplexityEval(_Texts):
         return self
 
 
+# --- anything else -----------------------------------------------------------------------------------------------------
+
+Argument = str | int | float | bool
+
+
+class ScriptEval(_Scheduled):
+    """A script of your own: called with `--model FOLDER --results-yaml FILE`, writes metric -> number into FILE."""
+
+    kind: Literal["script"] = "script"
+    script: str = Field(description="a .py file, run by this Python, or any executable")
+    args: dict[str, Argument | list[Argument]] = Field(
+        {}, description="name -> value, as --name value; a list as --name a b; true as --name; false is left out"
+    )
+    timeout_s: PositiveFloat | None = None
+    strict: bool = Field(False, description="a failure ends the run; otherwise the metric `failed` is 1")
+
+    @model_validator(mode="after")
+    def _our_own_arguments(self) -> "ScriptEval":
+        if taken := {"model", "results-yaml"} & set(self.args):
+            raise ValueError(f"args: {', '.join(sorted(taken))}: given by paribus; remove it")
+        return self
+
+
 TextEval = CanaryEval | VerbatimEval | ExtractionEval | FictionalEval | RankedEval | PerplexityEval
-EvalConfig = Annotated[LossEval | BayesEval | CausalityEval | TextEval, Field(discriminator="kind")]
+EvalConfig = Annotated[LossEval | BayesEval | CausalityEval | TextEval | ScriptEval, Field(discriminator="kind")]
 
 
 def input_files(config: EvalConfig) -> Mapping[str, str]:
@@ -183,6 +206,8 @@ def input_files(config: EvalConfig) -> Mapping[str, str]:
             return {"file": config.file}
         case PerplexityEval():
             return {f"files.{name}": path for name, path in config.files.items()}
+        case ScriptEval():
+            return {"script": config.script}
     return {}
 
 
