@@ -3,16 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from paribus import config as configs
 from paribus.config import Section
 from paribus.data.config import DataConfig, Seeds
 from paribus.errors import CheckpointError, ConfigError, RunError, named
-from paribus.evals.config import EvalConfig
+from paribus.evals.config import EvalConfig, input_files, name_input
 from paribus.evals.results import read_result, result_path, write_result
 from paribus.experiment import load
 from paribus.run_config import Name
-from paribus.rundir import RunDir, complete, step_of
+from paribus.rundir import RunDir, complete, input_fingerprint, step_of
 
 WHEN = ("every", "at_start")  # of an evaluation: when it happens in a run, nothing that it measures
 
@@ -79,7 +80,7 @@ def refuse_other(evals: Path, wanted: Mapping[str, EvalConfig], steps: Sequence[
         for path in (result_path(evals, name, step) for step in steps):
             if not path.exists():
                 continue
-            held, asked = read_result(path).record["config"], json.loads(config.model_dump_json())
+            held, asked = by_content(read_result(path).record, config)
             changed = [
                 f"{key}: {a} there, {b} asked for" for key, a, b in configs.difference(held, asked) if key not in WHEN
             ]
@@ -87,6 +88,17 @@ def refuse_other(evals: Path, wanted: Mapping[str, EvalConfig], steps: Sequence[
                 raise RunError(
                     f"{path}: made with other settings ({'; '.join(changed)}); give this evaluation another name"
                 )
+
+
+def by_content(record: Mapping[str, Any], config: EvalConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The section that made a result, and one asked for, with files named by their content: a moved file is the same."""
+    held, asked = dict(record["config"]), json.loads(config.model_dump_json())
+    files = input_files(config)
+    if held.get("kind") == asked["kind"] and record.get("inputs", {}).keys() == files.keys():
+        for key, path in files.items():
+            name_input(held, key, record["inputs"][key])
+            name_input(asked, key, input_fingerprint(Path(path), key))
+    return held, asked
 
 
 def chosen_checkpoints(directory: RunDir, steps: str) -> list[Path]:

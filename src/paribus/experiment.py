@@ -83,8 +83,8 @@ def refuse_changes(run: RunDir, config: RunConfig) -> None:
     }
     if not changed:
         return
-    contents = (".store", "model.path", ".file", "data.files", "data.heldout_files", "data.tokenizer")
-    if all(key.endswith(contents) for key in changed):
+    contents = (".store", "model.path", ".file", ".script", "data.files", "data.heldout_files", "data.tokenizer")
+    if all(key.endswith(contents) or ".files." in key for key in changed):
         what = "what it reads changed since the run began; bring the old content back"
     else:
         what = "holds another run; train the changed config under its own name"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from paribus.data.config import TextData, TokenFilesData
-from paribus.evals.config import LossEval
+from paribus.evals.config import LossEval, input_files, name_input
 from paribus.models.config import Pretrained
 from paribus.run_config import RunConfig
 from paribus.rundir import files_fingerprint, folder_fingerprint, input_fingerprint
@@ -26,6 +26,9 @@ def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[
             mapping["data"]["store"] = found
         elif name.startswith("data."):
             mapping["data"][name.removeprefix("data.")] = found
+        elif name.startswith("evals.") and "/" in name:  # no name of an evaluation has a slash
+            evaluation, _, key = name.removeprefix("evals.").partition("/")
+            name_input(mapping["evals"][evaluation], key, found)
         elif name.startswith("evals."):
             mapping["evals"][name.removeprefix("evals.")]["store"] = found
         elif name.startswith("insertions."):
@@ -41,7 +44,7 @@ def stores(config: RunConfig) -> dict[str, Path]:
 
 
 def fingerprints(config: RunConfig) -> dict[str, str]:
-    """The content of all that the run reads: its stores or token files, the files of its insertions, its model's folder.
+    """The content of all that the run reads: stores or token files, files of insertions and evaluations, its model's folder.
 
     Raises DataError when a file is missing, RunError when it cannot be read."""
     from paribus.data.store import open_store
@@ -53,6 +56,9 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
         prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
     for name, experiment in config.insertions.experiments.items() if config.insertions else ():
         prints[f"insertions.{name}"] = input_fingerprint(Path(experiment.file), f"insertions.experiments.{name}.file")
+    for name, evaluation in config.evals.items():
+        for key, path in input_files(evaluation).items():
+            prints[f"evals.{name}/{key}"] = input_fingerprint(Path(path), f"evals.{name}.{key}")
     return prints
 
 

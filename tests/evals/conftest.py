@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import tiny_runs
 from paribus.models.config import Architecture, Preset
 from paribus.models.hf import build_model
 
@@ -33,3 +34,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def text_store_path(tmp_path_factory):
+    """A small text store with a byte-level tokenizer of 280 entries; its start token is 0."""
+    return tiny_runs.text_store(tmp_path_factory.mktemp("texts") / "store")

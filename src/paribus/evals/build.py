@@ -9,12 +9,32 @@ from paribus.data.store import open_store
 from paribus.data.synthetic import synthetic_source
 from paribus.errors import ConfigError
 from paribus.evals.bayes import bayes, reference
+from paribus.evals.canary import canaries, canary
 from paribus.evals.causality import causality
-from paribus.evals.config import BayesEval, CausalityEval, EvalConfig, LossEval
+from paribus.evals.config import (
+    BayesEval,
+    CanaryEval,
+    CausalityEval,
+    EvalConfig,
+    ExtractionEval,
+    FictionalEval,
+    LossEval,
+    PerplexityEval,
+    RankedEval,
+    ScriptEval,
+    TextEval,
+    VerbatimEval,
+)
+from paribus.evals.extraction import extraction, extracts
+from paribus.evals.fictional import facts, fictional
 from paribus.evals.frozen import loss_windows
 from paribus.evals.loss import loss
+from paribus.evals.perplexity import file_perplexity, file_windows
+from paribus.evals.ranked import questions, ranked
 from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
+from paribus.evals.script import command, script
+from paribus.evals.verbatim import excerpts, verbatim
 
 __all__ = ["EvalContext", "Evaluation", "build_evaluation", "evaluate"]
 
@@ -22,7 +42,7 @@ Evaluation = Callable[[nn.Module], EvalResult]
 
 
 def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
-    """Draw the frozen windows or sequences once; the function returned scores one model after another on them.
+    """Draw or read what models are scored on, once; the function returned scores one model after another on it.
 
     Scoring changes neither the model nor any random state, and is deterministic for a batch size, device and thread count.
     Raises DataError if the windows cannot be drawn, ConfigError if the evaluation does not fit the data."""
@@ -41,6 +61,33 @@ def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
         case CausalityEval():
             vocab_size = _vocab_size(context)
             return lambda model: causality(config, model, vocab_size, context)
+        case ScriptEval():
+            called = command(config, context)
+            return lambda model: script(config, model, called, context)
+        case texts:
+            return _of_texts(texts, context)
+
+
+def _of_texts(config: TextEval, context: EvalContext) -> Evaluation:
+    match config:
+        case CanaryEval():
+            secrets = canaries(config, context)
+            return lambda model: canary(config, model, secrets, context)
+        case VerbatimEval():
+            cut = excerpts(config, context)
+            return lambda model: verbatim(config, model, cut, context)
+        case ExtractionEval():
+            prompts = extracts(config, context)
+            return lambda model: extraction(config, model, prompts, context)
+        case FictionalEval():
+            known = facts(config, context)
+            return lambda model: fictional(config, model, known, context)
+        case RankedEval():
+            quiz = questions(config, context)
+            return lambda model: ranked(config, model, quiz, context)
+        case PerplexityEval():
+            files = file_windows(config, context)
+            return lambda model: file_perplexity(config, model, files, context)
 
 
 def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext) -> EvalResult:

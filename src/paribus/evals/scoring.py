@@ -70,24 +70,38 @@ def score(
     batch_size: int,
     measure: Measure,
     context: EvalContext,
+    lengths_N: NDArray[np.int64] | None = None,
 ) -> NDArray[np.floating]:
     """(N, ...) what `measure` keeps of each row's logits, in the order of the rows, the same on every rank.
 
-    Batch i goes to rank i mod world, so that a batch holds the same rows, and gives the same numbers, at any world
-    size. Results stay on the device until the end: a pass never waits for the one before.
+    lengths_N: of rows that are padded on the right; a pass is as wide as its longest row, and so are its logits.
     Raises DataError if the rows do not fit the model."""
     refuse_unfit(model, tokens_NT)
-    starts = range(0, len(tokens_NT), batch_size)
+
+    def one(rows: slice) -> Tensor:
+        width = tokens_NT.shape[1] if lengths_N is None else int(lengths_N[rows].max())
+        return measure(forward(model, tokens_NT[rows, :width], context), rows)
+
+    return in_batches(model, len(tokens_NT), batch_size, one, context)
+
+
+def in_batches(
+    model: nn.Module, num_rows: int, batch_size: int, one: Callable[[slice], Tensor], context: EvalContext
+) -> NDArray[np.floating]:
+    """(N, ...) what `one` gives for the rows of each batch, put together on every rank.
+
+    Batch i goes to rank i mod world, so that a batch holds the same rows, and gives the same numbers, at any world
+    size. Results stay on the device until the end: a pass never waits for the one before."""
+    starts = range(0, num_rows, batch_size)
     rounds = -(-len(starts) // context.world)
     kept: list[Tensor] = []
     with scoring(model, context), _progress(context, rounds) as advance:
         for turn in range(rounds):
             # A rank without a batch of its own in the last round repeats one: sharded models need every rank.
             start = starts[min(turn * context.world + context.rank, len(starts) - 1)]
-            rows = slice(start, min(start + batch_size, len(tokens_NT)))
-            kept.append(measure(forward(model, tokens_NT[rows], context), rows))
+            kept.append(one(slice(start, min(start + batch_size, num_rows))))
             advance()
-    return _gather(kept, min(batch_size, len(tokens_NT)), len(starts), context)[: len(tokens_NT)]
+    return _gather(kept, min(batch_size, num_rows), len(starts), context)[:num_rows]
 
 
 def refuse_unfit(model: nn.Module, tokens_NT: NDArray[np.int32]) -> None:
