@@ -206,13 +206,15 @@ def test_a_run_is_told_all_its_mistakes(tmp_path):
     text = RUN.replace("num_components: 2", "num_components: 0").replace("steps: 5", "steps: 5, tokens: 6")
     text = text.replace("kind: bayes", "kind: bias").replace("lr: 1e-3", "lr: fast").replace("micro-neox", "micro-nex")
     presets = '"pythia-14m", "pythia-70m", "pythia-160m", "decoder-13m", "tiny-neox", "tiny-llama" or "micro-neox"'
+    kinds = '"loss", "bayes", "causality", "canary", "verbatim", "extraction", "fictional", "ranked", "perplexity"'
+    kinds += ' or "script"'
     assert refused(tmp_path, text, schema=RunConfig).splitlines() == [
         "plan.yaml:3: data.num_components: found 0, expected a whole number >= 1",
         f'plan.yaml:4: model.name: found "micro-nex", expected {presets}, did you mean "micro-neox"?',
         "plan.yaml:5: train.budget: exactly one of steps, tokens, epochs is expected, found steps and tokens;"
         " make the others null",
         'plan.yaml:5: train.optimizer.lr: found "fast", expected a number > 0',
-        'plan.yaml:6: evals.bayes.kind: found "bias", expected "loss", "bayes" or "causality", did you mean "bayes"?',
+        f'plan.yaml:6: evals.bayes.kind: found "bias", expected {kinds}, did you mean "bayes"?',
     ]
 
 

@@ -178,3 +178,10 @@ def test_a_strict_failure_ends_the_run_with_its_line(written, tmp_path):
     with pytest.raises(RunFailed, match=r"check.py: exit code 1; stderr ends: no such benchmark"):
         experiment.run(directory, config)
     assert directory.status()["state"] == "failed"
+
+
+def test_a_full_device_is_a_failure_like_any_other(written, micro, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))  # no folder can be made below a file
+    result = evaluate(ScriptEval(script=written("")), micro, coins())
+    assert "check.py: no room for the model's folder: Not a directory" in result.record["failure"]

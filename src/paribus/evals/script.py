@@ -60,8 +60,11 @@ def script(config: ScriptEval, model: nn.Module, called: Command, context: EvalC
     tensors = whole_state(model)
     results: dict[str, float] | str = ""
     if context.rank == 0:
-        with hf_view(model, tensors, called.tokenizer, called.start_token_id) as folder:
-            results = run(config, called, folder)
+        try:
+            with hf_view(model, tensors, called.tokenizer, called.start_token_id) as folder:
+                results = run(config, called, folder)
+        except OSError as error:  # other ranks wait for an answer, whatever it is
+            results = f"{config.script}: no room for the model's folder: {error.strerror or error}"
     results = _from_rank_0(results, context)
     failure = results if isinstance(results, str) else None
     if failure is not None and config.strict:
