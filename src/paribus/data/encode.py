@@ -1,10 +1,11 @@
 """Documents to token ids, batch by batch, on several threads, in order."""
 
+import contextlib
 import os
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from threading import local
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
 BATCH_CHARS = 2**18  # long enough that handing it to a thread costs nothing, short enough that it stays in the cache
 
 
@@ -49,14 +51,31 @@ def text_encoder(tokenizer: "Tokenizer") -> Callable[[Sequence[Document]], Encod
                 own.tokenizer = spare.pop()
             except IndexError:
                 own.tokenizer = type(tokenizer).from_str(description)
-        # one text a call: a longer list would be spread over the library's own threads, beside ours
-        encodings = [own.tokenizer.encode_batch_fast([one.text], add_special_tokens=False)[0] for one in documents]
-        ids = [encoding.ids for encoding in encodings]
-        lengths = np.array([len(each) for each in ids], np.int64)
-        tokens = np.fromiter(chain.from_iterable(ids), np.uint32, int(lengths.sum()))
-        return Encoded(tokens, lengths, np.array([len(one.content) for one in documents], np.int64))
+        encodings = own.tokenizer.encode_batch_fast([one.text for one in documents], add_special_tokens=False)
+        tokens = array("I")  # four times as fast as numpy's own ways to read lists
+        for encoding in encodings:
+            tokens.fromlist(encoding.ids)
+        lengths = np.array([len(encoding) for encoding in encodings], np.int64)
+        num_bytes = np.array([len(one.content) for one in documents], np.int64)
+        return Encoded(np.frombuffer(tokens, np.uint32), lengths, num_bytes)
 
     return encode
+
+
+@contextlib.contextmanager
+def one_thread_a_call() -> Iterator[None]:
+    """Keep the library from spreading a call over threads of its own, beside ours.
+
+    Then a thread asks for the interpreter once a batch, not once a text: it may wait five milliseconds each time."""
+    before = os.environ.get(_PARALLELISM)
+    os.environ[_PARALLELISM] = "false"  # read at every call
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PARALLELISM]
+        else:
+            os.environ[_PARALLELISM] = before
 
 
 def encode_judged(

@@ -17,7 +17,7 @@ from paribus.data import original as originals
 from paribus.data.bars import Advance, Begin, bars
 from paribus.data.config import CorpusConfig, OriginalFiles, TrainBpe
 from paribus.data.duplicates import Judged, Twins, judge, twins
-from paribus.data.encode import Encoded, batched, encode_judged, in_order, num_cores, text_encoder
+from paribus.data.encode import Encoded, batched, encode_judged, in_order, num_cores, one_thread_a_call, text_encoder
 from paribus.data.inputs import input_facts, input_paths
 from paribus.data.part import is_free
 from paribus.data.store import MANIFEST, Skipped, Store, open_store, read_manifest
@@ -73,7 +73,7 @@ def prepare(config: CorpusConfig, progress: bool = True) -> Store:
         tokenizer = load_tokenizer(config.tokenizer, lambda: _training_texts(job))
         start = start_token_id(tokenizer, config.beginning_of_document)
         recipe = Recipe(config.name, _settings(config), inputs, start, config.shard_tokens)
-        with StoreWriter(path, tokenizer, recipe) as writer:
+        with StoreWriter(path, tokenizer, recipe) as writer, one_thread_a_call():
             encode = partial(encode_judged, corpus.encoder(tokenizer))
             for split in corpus.splits:
                 batches = batched(job.judged(split, f"tokenising {split}"), lambda one: corpus.extent(one.document))
