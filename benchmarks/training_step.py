@@ -2,16 +2,20 @@
 
     python benchmarks/training_step.py [--preset tiny-neox --batch 16 --rounds 8] [--clock cpu, on a shared machine]
 
-All train the same model on the same batches in memory, with the same fused AdamW and clipping, in this one process.
-Blocks of two steps alternate: the peer's block runs as an action inside paribus' own loop (inside Trainer's, as a
-callback), so everything that paribus does between steps is counted: records, hashes, metrics, signals. Where the allocator
-puts a model moves its speed by some percent (two copies of the bare loop differ by as much), so each round builds both
-models anew, in alternating order. Ratios are means over the rounds' medians, with two standard errors.
+All train the same model on the same batches in memory, with the same fused AdamW and clipping. Against the bare loop, blocks
+of two steps alternate in this one process: the peer's block runs as an action inside paribus' own loop, so everything that
+paribus does between steps is counted: records, hashes, metrics, signals. Where the allocator puts a model moves its speed by
+some percent (two copies of the bare loop differ by as much), so each round builds both models anew, in alternating order.
+paribus and Trainer each run in processes of their own, in turns, with all that each sets up: the setting of the allocator
+(`train/allocator.py`) among it, which a bare loop in our process has too. Ratios are means over rounds, with two standard
+errors.
 With a CUDA device it goes on with Pythia-70M, bf16, torch.compile: tokens/s, MFU, and the ratio to a hand-written loop.
 """
 
 import argparse
 import importlib.util
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -136,23 +140,15 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": self.rows[number], "labels": self.rows[number]}
 
 
-def against_trainer(args: argparse.Namespace, stream: Stream, folder: Path, turn: int) -> Blocks:
-    """The same with transformers' Trainer in the place of paribus."""
+def steps_of_trainer(args: argparse.Namespace, stream: Stream, folder: Path) -> list[float]:
+    """The moments at which transformers' Trainer ended its steps."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    batches = [stream.batches(step) for step in range(NUM_BATCHES)]
-    model, peer_model = models(args, stream.vocab_size, turn)
-    peer = bare_loop(peer_model, batches)
-    ours, theirs = [], []
-    began = now()
+    ended: list[float] = []
 
-    class Block(TrainerCallback):
+    class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            nonlocal began
-            if state.global_step % BLOCK == 0:
-                ours.append(now() - began)
-                theirs.append(peer(BLOCK))
-                began = now()
+            ended.append(now())
 
     settings = TrainingArguments(
         str(folder),
@@ -169,8 +165,51 @@ def against_trainer(args: argparse.Namespace, stream: Stream, folder: Path, turn
         use_cpu=True,
         dataloader_pin_memory=False,
     )
-    Trainer(model, settings, train_dataset=Rows(batches), callbacks=[Block()]).train()
-    return ours[3:], theirs[3:]
+    model = build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0)
+    batches = [stream.batches(step) for step in range(NUM_BATCHES)]
+    Trainer(model, settings, train_dataset=Rows(batches), callbacks=[Watch()]).train()
+    return ended
+
+
+def steps_of_paribus(args: argparse.Namespace, stream: Stream, folder: Path) -> list[float]:
+    """The moments at which paribus ended its steps."""
+    ended: list[float] = []
+
+    def watch(step: int) -> dict[str, float]:
+        ended.append(now())
+        return {}
+
+    batches = [stream.batches(step) for step in range(NUM_BATCHES)]
+    config = train_config(args)
+    engine = build_engine(LaunchConfig(device="cpu", threads=args.threads), config)
+    engine.prepare(build_model(Preset(name=args.preset), stream.vocab_size, WINDOW, 0))
+    memory = stream._replace(batches=lambda step: batches[step % NUM_BATCHES])
+    fit(
+        engine,
+        NextTokenLoss(),
+        memory,
+        Job(config, RunDir(folder), seed=0, bar=False),
+        [Action(1, False, watch)],
+        Quiet(),
+    )
+    return ended
+
+
+def alone(args: argparse.Namespace, side: str) -> float:
+    """The median seconds of a step of one side in a process of its own: how it is used, with all that it sets up."""
+    options = [f"--{name}={getattr(args, name)}" for name in ("preset", "batch", "steps", "threads", "clock")]
+    command = [sys.executable, __file__, *options, f"--alone={side}"]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def against_trainer(args: argparse.Namespace) -> np.ndarray:
+    """The ratio of each pair of neighbouring processes, which side goes first in turns."""
+    found = []
+    for turn in range(args.rounds):
+        sides = ("paribus", "trainer") if turn % 2 else ("trainer", "paribus")
+        seconds = {side: alone(args, side) for side in sides}
+        found.append(seconds["paribus"] / seconds["trainer"])
+    return np.array(found)
 
 
 def data_wait(args: argparse.Namespace, stream: Stream, folder: Path) -> float:
@@ -239,6 +278,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="of each round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument(
+        "--alone", choices=["paribus", "trainer"], help="print the seconds of this side's step, no more"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.clock == "cpu":
@@ -250,17 +292,18 @@ def main() -> None:
         tokenizer = TrainBpe(vocab_size=VOCABULARY)
         prepare(CorpusConfig(name="sample", store=store, source=Sample(), tokenizer=tokenizer, min_tokens=WINDOW + 1))
         stream = build_stream(TextData(store=store, window=WINDOW), Seeds(), args.batch)
-        turns = range(args.rounds)
-        blocks = [against_paribus(args, stream, folder / "ours", turn) for turn in turns]
+        if args.alone:
+            steps = {"paribus": steps_of_paribus, "trainer": steps_of_trainer}[args.alone]
+            print(np.median(np.diff(steps(args, stream, folder / "alone"))[3:]))
+            return
+        blocks = [against_paribus(args, stream, folder / "ours", turn) for turn in range(args.rounds)]
         ours = ratios(blocks)
         print(f"{args.preset}, batch {args.batch} x {WINDOW}, {args.threads} thread(s), fp32, {args.clock} clock")
         print(f"  bare loop: {np.median(blocks[0][1]) / BLOCK * 1e3:.1f} ms a step")
         print(f"  paribus / bare loop: {shown(ours)}")
         print(f"  data wait from the store: {data_wait(args, stream, folder / 'wait'):.2%} of a step")
         if importlib.util.find_spec("accelerate"):
-            trainer = ratios(against_trainer(args, stream, folder / "trainer", turn) for turn in turns)
-            print(f"  Trainer / bare loop: {shown(trainer)}")
-            print(f"  paribus / Trainer: {shown(ours / trainer)}")
+            print(f"  paribus / Trainer, each in a process of its own: {shown(against_trainer(args))}")
         else:
             print("  Trainer: not measured, it needs `pip install accelerate`")
         if torch.cuda.is_available():

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from paribus.data.batches import Batch
 from paribus.errors import ConfigError
 from paribus.objectives.objective import Objective
+from paribus.train.allocator import keep_freed_memory
 from paribus.train.config import LaunchConfig, TrainConfig
 
 
@@ -60,6 +61,7 @@ def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
     """The engine of a `launch:` section; ddp and fsdp2 join the process group that torchrun's environment describes."""
     if launch.threads is not None:
         torch.set_num_threads(launch.threads)
+    keep_freed_memory()
     match launch.engine:
         case "single":
             if int(os.environ.get("WORLD_SIZE", 1)) > 1:
