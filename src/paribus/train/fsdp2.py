@@ -15,12 +15,13 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from paribus.data.batches import Batch
+from paribus.models.view import whole_state
 from paribus.objectives.objective import Objective
 from paribus.train.config import LaunchConfig, TrainConfig
 from paribus.train.engine import StepReport, equip
 from paribus.train.optim import build_optimizer
 from paribus.train.ranks import Ranks
-from paribus.train.update import Share, Update, whole
+from paribus.train.update import Share, Update
 from paribus.train.weights import SHARDS, WEIGHTS, load_weights, optimizer_state, save_model
 
 
@@ -63,7 +64,7 @@ class Fsdp2Engine:
         """Every rank writes its shards, through the safetensors writer: PyTorch's default one pickles its metadata."""
         tensors = {**_weights(self.model), **optimizer_state(self.model, self._update)}
         save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True))
-        gathered = gather(self.model)
+        gathered = whole_state(self.model)
         if self.rank == 0:
             save_model(self.model, folder, gathered)
 
@@ -104,16 +105,6 @@ def blocks(model: PreTrainedModel) -> list[nn.Module]:
     named = [module for module in model.modules() if type(module).__name__ in names]
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     return named or list(max(lists, key=len, default=[]))
-
-
-def gather(model: nn.Module) -> dict[str, Tensor]:
-    """The whole state dict on the CPU, on every rank; tensors that are tied stay tied."""
-    found: dict[int, Tensor] = {}
-    names = model.state_dict(keep_vars=True)
-    for tensor in names.values():
-        if id(tensor) not in found:
-            found[id(tensor)] = whole(tensor.detach()).cpu()
-    return {name: found[id(tensor)] for name, tensor in names.items()}
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
