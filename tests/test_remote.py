@@ -336,6 +336,17 @@ def test_another_store_or_run_takes_the_place(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "copy/config.yaml").read_text() == config.replace("null", "{project: p}")
 
 
+def test_a_run_whose_inputs_moved_looks_like_another(url: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "provenance.json").write_text(json.dumps({"config": {"name": "k4", "data": {"files": "0" * 64}}}))
+    for place in ("here", "there"):
+        (run / "config.yaml").write_text(f"name: k4\ndata: {{files: [{place}/tokens.npy]}}\n")
+        push(run, f"{url}/run", progress=False)
+    (run / "provenance.json").write_text(json.dumps({"config": {"name": "k4", "data": {"files": "1" * 64}}}))
+    assert "holds another folder" in refusal(run, f"{url}/run")
+
+
 def test_a_file_takes_the_name_of_the_listing(url: str, tmp_path: Path) -> None:
     assert "FILES.json: this name is taken" in refusal(written(tmp_path / "run", {"FILES.json": 3}), url)
 

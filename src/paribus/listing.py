@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -101,6 +102,9 @@ def _holds(folder: Path) -> str:
     """What the folder is, so that another never takes its place."""
     if (folder / "manifest.json").is_file():
         return f"store {file_sha256(folder / 'manifest.json')}"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of a run that has not begun
+        # what it reads is named by content there, wherever it lies
+        return f"run {identity(json.loads((folder / 'provenance.json').read_bytes())['config'])}"
     if (folder / "config.yaml").is_file():
         config = plain(configs.resolve(folder / "config.yaml"))
         if isinstance(config, dict):
