@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paribus.data.permutation import nth_key
@@ -52,7 +52,8 @@ def test_what_cannot_fit_is_counted():
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=2, unique_by=lambda span: span[0]),
     st.integers(0, 3),
 )
-@settings(max_examples=200, deadline=None)
+@example([2, 2, 3, 3, 5], 3, [(0, 1)], 0)  # best fit puts a 3 into the room of 4
+@settings(max_examples=300, deadline=None)
 def test_a_packing_that_exists_is_missed_or_one_that_does_not_is_claimed(lengths, num_rows, spans, seed):
     """Against all assignments: rows of 6 tokens, some cut by a fixed token."""
     fixed = sorted(row * 6 + offset for row, offset in spans if row < num_rows)

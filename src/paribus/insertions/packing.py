@@ -18,6 +18,7 @@ from paribus.data.permutation import nth_key
 Ints = NDArray[np.int64]
 _HALF = np.uint64(32)
 _ROW_ATTEMPTS = 48  # at 95 % occupancy a copy in fifty is left to best fit after them
+_SEARCHED, _BRANCHES = 64, 50_000  # copies and branches up to which every packing is tried: a second at most
 _OFFSET_ATTEMPTS = 12  # rows in which a copy still overlaps another are packed anew
 _OFFSET_DRAWS = 2**20  # numbers the draws inside a row apart from those of the row
 
@@ -136,8 +137,8 @@ def place(copies: Copies, spans: list[Intervals], bins: Bins, seed: int) -> Plac
 
     The place of a copy is a function of its key and an attempt: without another experiment it stays where it is, save
     where the two collide. Copies with few rows to choose from are served first. What finds no room by choice takes the
-    bin that it fits best, the longest first; if that fails everything is packed so, from the beginning.
-    Bin packing is NP-hard: best fit decreasing may miss a packing that leaves next to no room."""
+    bin that it fits best, the longest first; if that fails everything is packed so, from the beginning. Bin packing is
+    NP-hard: of up to 64 copies the packings are searched, for more best fit may miss one that leaves next to no room."""
     bin_, offset = np.full(len(copies.length), -1), np.zeros(len(copies.length), np.int64)
     packed = np.zeros(len(copies.length), bool)
     for group in _by_choice(copies):
@@ -151,8 +152,12 @@ def place(copies: Copies, spans: list[Intervals], bins: Bins, seed: int) -> Plac
         bins.empty()
         bin_ = _best_fit(copies, spans, bins)
         packed[:] = True
-        if (bin_ < 0).any():  # report the attempt that placed more
-            return Placed(min(before, bin_, key=lambda found: int((found < 0).sum())), 0)
+        if (bin_ < 0).any():
+            before = min(before, bin_, key=lambda found: int((found < 0).sum()))
+            bins.empty()
+            bin_ = _search(copies, spans, bins)
+        if (bin_ < 0).any():  # report the attempt that placed most
+            return Placed(before, 0)
     return Placed(_offsets(copies, bins, bin_, offset, packed, seed), int(packed.sum()))
 
 
@@ -236,6 +241,47 @@ def _best_fit(copies: Copies, spans: list[Intervals], bins: Bins) -> Ints:
         placed = members[bin_[members] >= 0]
         bins.fill(bin_[placed], copies.length[placed])
     return bin_
+
+
+def _search(copies: Copies, spans: list[Intervals], bins: Bins) -> Ints:
+    """A packing of all copies into bins that are empty, found by trying them in turn, the longest first; all -1 if none is.
+
+    Gives up for many copies, and after many branches. Bins that are alike are tried once. Fills bins."""
+    nowhere = np.full(len(copies.length), -1)
+    if len(nowhere) > _SEARCHED:
+        return nowhere
+    windows = list(zip(copies.span.tolist(), copies.first.tolist(), copies.choices.tolist(), strict=True))
+    open_to = {
+        window: bins.of_rows(spans[window[0]].rows(np.arange(window[1], window[1] + window[2]))).tolist()
+        for window in set(windows)
+    }
+    reach = {b: tuple(b in open_to[window] for window in open_to) for found in open_to.values() for b in found}
+    free = {b: int(bins.free(np.array([b]))[0]) for b in reach}
+    lengths, order = copies.length.tolist(), np.argsort(-copies.length, kind="stable").tolist()
+    chosen, branches = nowhere.copy(), 0
+
+    def descend(depth: int) -> bool:
+        nonlocal branches
+        if depth == len(order):
+            return True
+        copy, tried = order[depth], set()
+        for b in open_to[windows[copy]]:
+            kind = (free[b], reach[b])
+            if free[b] < lengths[copy] or kind in tried or branches >= _BRANCHES:
+                continue
+            tried.add(kind)
+            branches += 1
+            free[b] -= lengths[copy]
+            chosen[copy] = b
+            if descend(depth + 1):
+                return True
+            free[b] += lengths[copy]
+        return False
+
+    if not descend(0):
+        return nowhere
+    bins.fill(chosen, copies.length)
+    return chosen
 
 
 def _offsets(copies: Copies, bins: Bins, bin_: Ints, offset: Ints, packed: NDArray[np.bool_], seed: int) -> Ints:
