@@ -1,5 +1,6 @@
 """Run a function on several ranks: processes forked from a server that has imported PyTorch once."""
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import counting_runs
+
+HANGS_AFTER_S = 200  # ten times what it takes on a busy machine
 
 
 def on_ranks(world: int, function: Callable[..., Any], *args: Any, may_fail: bool = False) -> list[int | None]:
@@ -22,9 +25,10 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any, may_fail: boo
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(240)  # ten times what it takes on a busy machine
+        process.join(HANGS_AFTER_S + 40)
         if process.is_alive():
             process.kill()
+            process.join()
     codes = [process.exitcode for process in ranks]
     assert may_fail or codes == [0] * world, f"exit codes {codes}"
     return codes
@@ -33,4 +37,7 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any, may_fail: boo
 def _rank(rank: int, world: int, port: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)  # a rank that waits for ever says where
     function(*args)
+    sys.stderr.flush()
+    os._exit(0)  # what is left of the process is not what is tested
