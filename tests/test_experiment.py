@@ -1,3 +1,4 @@
+import contextlib
 import json
 from pathlib import Path
 
@@ -100,6 +101,21 @@ def test_two_ranks_of_the_single_engine_write_one_directory(tmp_path, monkeypatc
     monkeypatch.setenv("WORLD_SIZE", "1")
     with run.lock(), pytest.raises(RunError, match="in use by"):
         experiment.run(run, config)
+
+
+def test_a_process_that_comes_too_late_deletes_what_the_other_has_begun(tmp_path):
+    """Between a look at the folder and its lock another process makes it, and begins."""
+    run, config = coins_run(tmp_path)
+
+    class Raced(RunDir):
+        @contextlib.contextmanager
+        def lock(self):
+            with run.lock(), super().lock():
+                yield
+
+    with pytest.raises(RunError, match="in use by"):
+        experiment.run(Raced(run.path), config)
+    assert run.path.exists()
 
 
 @pytest.mark.parametrize("override", ["name=../escaped", "name=a/b", "study=a/../../b", "study=/tmp", "name=.."])

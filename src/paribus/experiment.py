@@ -99,44 +99,40 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
     or failed. Raises Diverged for a loss that is not finite, RunError when another process holds the directory, when the
     device is full, or when the data are no longer those that the run began with."""
     rank = 0 if config.launch.engine == "single" else int(os.environ.get("RANK", 0))
-    is_new = not directory.path.exists()
-    try:
-        return _run(directory, config, rank)
-    except ParibusError as error:
-        if rank == 0 and is_new and error.exit_code == ParibusError.exit_code and not newest(directory.checkpoints):
-            shutil.rmtree(
-                directory.path, ignore_errors=True
-            )  # a mistake that shows before the first step leaves nothing
-        raise
+    with directory.lock() if rank == 0 else contextlib.nullcontext():
+        is_new = rank == 0 and not directory.config_path.exists()  # nobody else can have begun it meanwhile
+        try:
+            return _run(directory, config, rank)
+        except ParibusError as error:
+            stepped = directory.stream_path.exists() and directory.stream_path.stat().st_size > 0
+            if is_new and error.exit_code == ParibusError.exit_code and not stepped:
+                shutil.rmtree(directory.path, ignore_errors=True)  # a mistake before the first step leaves nothing
+            raise
 
 
 def _run(directory: RunDir, config: RunConfig, rank: int) -> "Outcome":
+    """`run`, under the lock."""
     from paribus.train.engine import build_engine
     from paribus.train.loop import Outcome
 
-    with directory.lock() if rank == 0 else contextlib.nullcontext():
-        if directory.is_done:  # another process finished it while this one waited for its turn
-            return Outcome("done", directory.status().get("step", 0), "done already")
-        if rank == 0:
-            hold(directory, config)
-        engine = build_engine(config.launch, config.train)
-        try:
-            outcome = _train(directory, config, engine)
-        except Diverged as error:
-            _end(directory, rank, "diverged", str(error))
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            _end(
-                directory,
-                rank,
-                "failed",
-                str(error) if isinstance(error, ParibusError) else f"{type(error).__name__}: {error}",
-            )
-            raise
-        finally:
-            engine.close()
-        _end(directory, rank, outcome.state, outcome.reason, step=outcome.step)
-        return outcome
+    if directory.is_done:  # another process finished it while this one waited for its turn
+        return Outcome("done", directory.status().get("step", 0), "done already")
+    if rank == 0:
+        hold(directory, config)
+    engine = build_engine(config.launch, config.train)
+    try:
+        outcome = _train(directory, config, engine)
+    except Diverged as error:
+        _end(directory, rank, "diverged", str(error))
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        reason = str(error) if isinstance(error, ParibusError) else f"{type(error).__name__}: {error}"
+        _end(directory, rank, "failed", reason)
+        raise
+    finally:
+        engine.close()
+    _end(directory, rank, outcome.state, outcome.reason, step=outcome.step)
+    return outcome
 
 
 def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
@@ -151,11 +147,10 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
     if engine.rank == 0:
         verify_stores(config)
     if config.insertions:
-        if engine.rank == 0:
-            open_insertions(directory, config)
-        engine.barrier()
-        overlay = open_insertions(directory, config).overlay
-        stream = build_stream(config.data, config.seeds, config.train.batch_size, overlay)
+        plan = open_insertions(directory, config) if engine.rank == 0 else None
+        engine.barrier()  # rank 0 may have had to compile it
+        plan = plan or open_insertions(directory, config)
+        stream = build_stream(config.data, config.seeds, config.train.batch_size, plan.overlay)
     model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
