@@ -163,7 +163,7 @@ def report(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="The study: ergodic.")],
+    name: Annotated[str, typer.Argument(help="The study: ergodic or insertion.")],
     size: Annotated[
         str, typer.Argument(help="`smoke`, another YAML of the study, a path to your own, or `report`.")
     ] = "smoke",
