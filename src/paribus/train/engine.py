@@ -24,21 +24,13 @@ class StepReport(NamedTuple):
     update: Literal["applied", "skipped", "refused"]  # skipped: fp16 overflow, scale lowered; refused: not finite
 
 
-class Engine(Protocol):
-    """How a model is trained: in one process, on several with a copy each (ddp), or with a shard each (fsdp2)."""
+class Host(Protocol):
+    """What holds the model of a run between its steps, on one rank of several."""
 
     rank: int
     world: int
     device: torch.device
     model: PreTrainedModel  # as prepared: for evaluations, on every rank alike
-
-    def prepare(self, model: PreTrainedModel) -> None:
-        """Take the model over: move, wrap or shard it, and build its optimizer. Once, before anything else."""
-
-    def step(self, objective: Objective, batch: Batch, lr: float, seed: int) -> StepReport:
-        """Forward, backward, clip and update on the *global* batch, of which this rank takes its rows.
-
-        seed: of this step's dropout. A loss or gradient that is not finite changes no weight, on no rank."""
 
     def save(self, folder: Path) -> None:
         """Write weights (as `save_pretrained` does) and optimizer into an existing folder. Every rank calls it."""
@@ -55,6 +47,18 @@ class Engine(Protocol):
     def barrier(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Engine(Host, Protocol):
+    """How a model is trained by our own loop: in one process, on several with a copy each (ddp), or a shard each (fsdp2)."""
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Take the model over: move, wrap or shard it, and build its optimizer. Once, before anything else."""
+
+    def step(self, objective: Objective, batch: Batch, lr: float, seed: int) -> StepReport:
+        """Forward, backward, clip and update on the *global* batch, of which this rank takes its rows.
+
+        seed: of this step's dropout. A loss or gradient that is not finite changes no weight, on no rank."""
 
 
 def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
