@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -13,6 +13,9 @@ from paribus.errors import ConfigError
 from paribus.objectives.objective import Objective
 from paribus.train.allocator import keep_freed_memory
 from paribus.train.config import LaunchConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from paribus.train.olmo.engine import OlmoCoreEngine
 
 
 class StepReport(NamedTuple):
@@ -61,8 +64,8 @@ class Engine(Host, Protocol):
         seed: of this step's dropout. A loss or gradient that is not finite changes no weight, on no rank."""
 
 
-def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
-    """The engine of a `launch:` section; ddp and fsdp2 join the process group that torchrun's environment describes."""
+def build_engine(launch: LaunchConfig, train: TrainConfig) -> "Engine | OlmoCoreEngine":
+    """The engine of a `launch:` section; all but single join the process group that torchrun's environment describes."""
     if launch.threads is not None:
         torch.set_num_threads(launch.threads)
     keep_freed_memory()
@@ -84,6 +87,10 @@ def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
             from paribus.train.fsdp2 import Fsdp2Engine
 
             return Fsdp2Engine(train, launch)
+        case "olmo_core":
+            from paribus.train.olmo.engine import OlmoCoreEngine
+
+            return OlmoCoreEngine(train, launch)
 
 
 def single_device(launch: LaunchConfig, local_rank: int = 0) -> torch.device:
