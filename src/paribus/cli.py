@@ -83,9 +83,8 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
         return
     if directory.is_done:
         print(f"{directory.path}: done already")
-    elif config.launch.num_processes > 1 and not torchrun.is_inside():
-        experiment.hold(directory, config)
-        sys.exit(torchrun.run(directory.path, config.launch))
+    elif config.launch.uses_torchrun and not torchrun.is_inside():
+        sys.exit(torchrun.train(directory, config))
     else:
         outcome = experiment.run(directory, config)
         if outcome.state == "stopped":
