@@ -12,7 +12,7 @@ from paribus import config as configs
 from paribus.studies import study
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["corpus", "coins", "text", "sweep", "eval", "insertion"]  # later ones use what earlier ones made
+ORDER = ["corpus", "coins", "text", "sweep", "eval", "insertion", "dynamic"]  # later ones use what earlier ones made
 
 
 def command_of(example):

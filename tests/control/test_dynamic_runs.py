@@ -11,11 +11,11 @@ from ranks import on_ranks
 from control.steering import COUNT, RANDOM, SCRIPT, WEIGHTS
 from paribus import experiment
 from paribus.audit import compare, print_audit, verify
-from paribus.errors import PlanError, RunError, RunFailed
+from paribus.errors import ConfigError, PlanError, RunError, RunFailed
 from paribus.insertions.plan import write_ledger
 from paribus.insertions.segments import Segments
 from paribus.rundir import RunDir
-from tiny_runs import text_run, text_store
+from tiny_runs import coins_run, text_run, text_store
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,29 @@ def test_a_function_that_spoils_its_copy_changes_the_run(tmp_path, store, files)
         assert one[name] == two[name]
 
 
+def test_no_texts_leave_no_record_or_other_tokens(tmp_path, store, files):
+    none = "insertions.experiments.count.controller.args.num=0"
+    run, config = steered(tmp_path, store, files, {"count": 4}, none)
+    experiment.run(run, config)
+    plain, config = text_run(tmp_path, "train.budget.steps=10", "evals={}", "name=plain", store=store)
+    experiment.run(plain, config)
+    assert run.stream_path.read_bytes() == plain.stream_path.read_bytes()
+    assert len(list((run.control / "count").iterdir())) == 3
+    assert verify(run).written.spans == 0
+
+
+def test_texts_are_written_into_data_without_a_tokenizer(tmp_path):
+    section = {
+        "it": {"kind": "dynamic", "every": 2, "controller": {"kind": "python", "call": "control.steering:by_chance"}}
+    }
+    run, config = coins_run(tmp_path, f"insertions={json.dumps({'experiments': section})}")
+    with pytest.raises(
+        ConfigError, match=r"insertions\.experiments\.it: texts need a tokenizer, and the data, of kind coins"
+    ):
+        experiment.run(run, config)
+    assert not run.path.exists()
+
+
 def test_a_step_without_its_segment_is_made(tmp_path, store, files):
     run, config = steered(tmp_path, store, files, {"count": 4})
     segments = Segments(experiment.compile_insertions(config), run.control)
@@ -287,12 +310,7 @@ def test_a_failure_leaves_half_a_segment_or_loses_steps(tmp_path, store, files):
     with pytest.raises(
         RunError, match=r"bring the old content back.*\n  insertions\.experiments\.count\.controller\.script: "
     ):
-        experiment.refuse_changes(
-            run,
-            config.model_copy(
-                update={"name": run.path.name.rpartition("-")[0], "insertions": experiment.load(run).insertions}
-            ),
-        )
+        experiment.refuse_changes(run, experiment.load(run))
 
 
 @pytest.mark.parametrize(
