@@ -1,14 +1,17 @@
 """Kill runs with SIGKILL at random moments, resume each, and compare it bit for bit with one that was never interrupted.
 
 python scripts/kill_test.py 50        prints "50 of 50" and exits 0, or names the runs that differ and exits 1
+python scripts/kill_test.py 20 --run dynamic        the same of a run whose insertions controllers decide as it goes
 
-A third of the kills come at a random time, a third while a checkpoint is being written, a third while an evaluation
-runs; each run may be killed several times before it is let through. Every attempt is a process of its own.
+The kills come in turn at a random time, while a checkpoint is being written, while an evaluation runs and, in the run
+that has some, while a controller decides; each run may be killed several times before it is let through. Every attempt
+is a process of its own.
 """
 
 import argparse
 import hashlib
 import importlib
+import multiprocessing
 import os
 import random
 import shutil
@@ -18,6 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from kill_runs import CHECKPOINT_EVERY, CONTROL_EVERY, EVALUATE_EVERY, RUNS, STEPS
 
 from paribus import config as configs
 from paribus.experiment import create, run
@@ -25,30 +31,11 @@ from paribus.launch.local import PRELOAD
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 
-CHECKPOINT_EVERY, EVALUATE_EVERY, STEPS = 5, 10, 40
 MOST_TRIES = 10
-RUN = {
-    "study": "kill-test",
-    "name": "coins",
-    "data": {"kind": "coins", "num_components": 5, "window": 32},
-    "model": {"kind": "preset", "name": "micro-neox"},
-    "train": {
-        "batch_size": 32,
-        "micro_batch_size": 16,
-        "budget": {"steps": STEPS},
-        "optimizer": {"kind": "adamw", "lr": 3e-3},
-        "schedule": {"kind": "cosine", "warmup_steps": 5},
-        "log_every": 1,
-        "checkpoints": {"every": CHECKPOINT_EVERY, "keep_last": 2, "initial": True},
-    },
-    "evals": {
-        "optimum": {"kind": "bayes", "sequences": 320, "batch_size": 32, "every": EVALUATE_EVERY, "at_start": True}
-    },
-    "launch": {"threads": 1, "device": "cpu", "progress": False},
-}
+Mapping = dict[str, Any]
 
 
-def attempt(folder: Path) -> int:
+def attempt(folder: Path, mapping: Mapping) -> int:
     """Train or resume the run below `folder` in a new process; return its pid."""
     pid = os.fork()
     if pid:
@@ -57,7 +44,7 @@ def attempt(folder: Path) -> int:
         log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        config = configs.from_mapping({**RUN, "paths": {"runs": str(folder)}}, RunConfig, "kill_test.py")
+        config = configs.from_mapping({**mapping, "paths": {"runs": str(folder)}}, RunConfig, "kill_test.py")
         run(create(config), config)
         os._exit(0)
     except BaseException as error:  # the child must never return into the parent's code
@@ -65,22 +52,23 @@ def attempt(folder: Path) -> int:
         os._exit(1)
 
 
-def finish(folder: Path) -> RunDir:
+def finish(folder: Path, mapping: Mapping) -> RunDir:
     """Let the run below `folder` come to its end."""
-    _, status = os.waitpid(attempt(folder), 0)
+    _, status = os.waitpid(attempt(folder, mapping), 0)
     if status != 0:
         sys.exit(f"{folder}: the run failed:\n{(folder / 'log.txt').read_text()[-2000:]}")
     return directory(folder)
 
 
 def directory(folder: Path) -> RunDir:
-    return RunDir(next(folder.glob("kill-test/coins-*"), folder / "absent"))
+    return RunDir(next(folder.glob("kill-test/*-*"), folder / "absent"))
 
 
 def result(run_dir: RunDir) -> dict[str, str]:
     """The hash of everything that must not depend on interruptions."""
     kept = [p for p in sorted(run_dir.checkpoints.rglob("*.safetensors")) if p.is_file()]
-    files = [run_dir.metrics_path, run_dir.stream_path, *kept, *sorted(run_dir.evals.rglob("*.json"))]
+    decided = [p for folder in (run_dir.insertions, run_dir.control) for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = [run_dir.metrics_path, run_dir.stream_path, *kept, *decided, *sorted(run_dir.evals.rglob("*.json"))]
     return {str(f.relative_to(run_dir.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
@@ -94,13 +82,14 @@ def wait_for_moment(kind: str, folder: Path, pid: int, rng: random.Random) -> bo
         "time": lambda: _steps(run_dir) >= step,
         "checkpoint": lambda: _steps(run_dir) >= step - CHECKPOINT_EVERY and _is_writing(run_dir),
         "evaluation": lambda: _steps(run_dir) == evaluation,
+        "controller": lambda: _steps(run_dir) >= step - CONTROL_EVERY and _has_child(pid),
     }
     while not moments[kind]():
         if os.waitpid(pid, os.WNOHANG) != (0, 0):
             return False
         run_dir = run_dir if run_dir.path.exists() else directory(folder)
         time.sleep(0.0005)
-    time.sleep(rng.uniform(0, 0.05 if kind == "time" else 0.01))
+    time.sleep(rng.uniform(0, {"time": 0.05, "controller": 0.1}.get(kind, 0.01)))
     return True
 
 
@@ -108,26 +97,31 @@ def _steps(run_dir: RunDir) -> int:
     return run_dir.stream_path.stat().st_size // 8 if run_dir.stream_path.exists() else 0
 
 
+def _has_child(pid: int) -> bool:
+    """Whether a process has called another one: a controller's script runs."""
+    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
 def _is_writing(run_dir: RunDir) -> bool:
     return run_dir.checkpoints.exists() and any(".tmp" in p.name for p in run_dir.checkpoints.iterdir())
 
 
-def trial(number: int, folder: Path, counts: dict[str, int]) -> RunDir:
+def trial(number: int, folder: Path, mapping: Mapping, counts: dict[str, int]) -> RunDir:
     """Kill one run at one to three moments, then let it finish. A run that ended before any of them begins anew."""
     rng = random.Random(number)
-    kinds = ["time", "checkpoint", "evaluation"]
+    kinds = ["time", "checkpoint", "evaluation", *(["controller"] if "insertions" in mapping else [])]
     for _ in range(MOST_TRIES):
         folder.mkdir()
         kills = 0
-        for kind in [kinds[number % 3], *rng.choices(kinds, k=rng.randrange(3))]:
-            pid = attempt(folder)
+        for kind in [kinds[number % len(kinds)], *rng.choices(kinds, k=rng.randrange(3))]:
+            pid = attempt(folder, mapping)
             if wait_for_moment(kind, folder, pid, rng):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 counts[kind] = counts.get(kind, 0) + 1
                 kills += 1
         if kills:
-            return finish(folder)
+            return finish(folder, mapping)
         shutil.rmtree(folder)
     sys.exit(f"run {number}: ended before each of {MOST_TRIES} kills; nothing was tested")
 
@@ -135,19 +129,23 @@ def trial(number: int, folder: Path, counts: dict[str, int]) -> RunDir:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=int, nargs="?", default=50)
-    runs = parser.parse_args().runs
+    parser.add_argument("--run", choices=sorted(RUNS), default="coins")
+    arguments = parser.parse_args()
+    runs = arguments.runs
     for module in PRELOAD:  # once: an attempt is a fork, and begins in milliseconds
         importlib.import_module(module)
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "reference").mkdir()
+        with multiprocessing.get_context("fork").Pool(1) as pool:  # no thread of a tokenizer is left to be forked
+            mapping = pool.apply(RUNS[arguments.run], (root,))
         start = time.monotonic()
-        expected = result(finish(root / "reference"))
+        expected = result(finish(root / "reference", mapping))
         duration_s = time.monotonic() - start
         different = []
         for number in range(runs):
-            if result(trial(number, root / str(number), counts)) != expected:
+            if result(trial(number, root / str(number), mapping, counts)) != expected:
                 different.append(number)
             print(f"\r{number + 1 - len(different)} of {number + 1}", end="", file=sys.stderr, flush=True)
     kills = ", ".join(f"{count} at {kind}" for kind, count in sorted(counts.items()))

@@ -13,7 +13,8 @@ from paribus import config as configs
 from paribus.studies import study
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["corpus", "coins", "text", "sweep", "eval", "insertion", "olmo"]  # later ones use what earlier ones made
+# later ones use what earlier ones made
+ORDER = ["corpus", "coins", "text", "sweep", "eval", "insertion", "dynamic", "olmo"]
 
 
 def command_of(example):

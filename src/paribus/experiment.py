@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ from paribus.errors import Diverged, ParibusError, RunError, named
 from paribus.evals.config import EvalConfig
 from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, resolve, verify_stores
 from paribus.insertions.config import InsertionsConfig
+from paribus.insertions.dynamic import Dynamic
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, newest, step_of
 
 if TYPE_CHECKING:
     from paribus.insertions.payloads import Alphabet
     from paribus.insertions.plan import Geometry, Plan
+    from paribus.insertions.segments import Segments
     from paribus.train.engine import Engine, Host
     from paribus.train.loop import Action, Outcome
     from paribus.train.olmo.engine import OlmoCoreEngine
@@ -83,15 +85,30 @@ def refuse_changes(run: RunDir, config: RunConfig) -> None:
         for key, old, new in configs.difference(held, asked)
         if key.split(".")[0] not in rundir.WHERE_AND_HOW
     }
-    if not changed:
+    if not changed or _is_mended(run, changed):
         return
-    contents = (".store", "model.path", ".file", ".script", "data.files", "data.heldout_files", "data.tokenizer")
+    contents = (
+        ".store",
+        "model.path",
+        ".file",
+        ".script",
+        ".probe",
+        ".texts",
+        "data.files",
+        "data.heldout_files",
+        "data.tokenizer",
+    )
     if all(key.endswith(contents) or ".files." in key for key in changed):
         what = "what it reads changed since the run began; bring the old content back"
     else:
         what = "holds another run; train the changed config under its own name"
     lines = "\n".join(changed.values())
     raise RunError(f"{run.path}: {what}. It differs in\n{lines}")
+
+
+def _is_mended(run: RunDir, changed: Iterable[str]) -> bool:
+    """Whether the run failed, and only scripts of its controllers changed since: each segment says which one decided it."""
+    return run.status().get("state") == "failed" and all(key.endswith("controller.script") for key in changed)
 
 
 def run(directory: RunDir, config: RunConfig) -> "Outcome":
@@ -145,6 +162,7 @@ def _run(directory: RunDir, config: RunConfig, rank: int) -> "Outcome":
 
 def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngine") -> "Outcome":
     from paribus.data.stream import build_stream
+    from paribus.insertions.segments import Segments
     from paribus.models.hf import build_model
     from paribus.objectives.build import build_objective
     from paribus.track.tracker import Mirrors, build_trackers
@@ -156,10 +174,13 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
     if engine.rank == 0:
         verify_stores(config)
     overlay = untouched
+    controls: list[Action] = []
     if config.insertions:
         plan = open_insertions(directory, config) if engine.rank == 0 else None
         engine.barrier()  # rank 0 may have had to compile it
-        overlay = (plan or open_insertions(directory, config)).overlay
+        segments = Segments(plan or open_insertions(directory, config), directory.control)
+        controls = control(config, segments, stream, engine)
+        overlay = segments.overlay
         stream = build_stream(config.data, config.seeds, config.train.batch_size, overlay)
     model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
@@ -170,7 +191,7 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
     if engine.rank == 0:
         mirrors = build_trackers(config.track, directory, config.name, config.model_dump(mode="json"))
     with contextlib.closing(mirrors) as log:
-        actions = evaluations(directory, config, engine)
+        actions = [*evaluations(directory, config, engine), *controls]
         if isinstance(engine, OlmoCoreEngine):
             from paribus.data.token_files import open_token_files
             from paribus.train.olmo.fit import fit_with_olmo_core
@@ -202,6 +223,37 @@ def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
     return prepare_plan(directory.insertions, *_plan_inputs(config))
 
 
+def written(directory: RunDir, config: RunConfig, num_steps: int) -> "Plan | None":
+    """All that a run writes over the first so many steps: its plan, and the recorded segments of dynamic control.
+
+    Every file is checked by its hash. Raises PlanError when one was altered, or a segment of these steps is missing."""
+    from paribus.insertions.plan import verify_plan
+    from paribus.insertions.segments import Segments
+
+    if not config.insertions:
+        return None
+    plan = open_insertions(directory, config)
+    verify_plan(plan, directory.insertions)
+    return Segments(plan, directory.control).verified(num_steps)
+
+
+def control(config: RunConfig, segments: "Segments", stream: Stream, engine: "Host") -> list["Action"]:
+    """The run's experiments of dynamic control as actions of the loop; what cannot be asked fails here."""
+    from paribus.control.actions import Controlled, control_actions
+    from paribus.evals.scoring import EvalContext
+    from paribus.insertions.build import alphabet
+
+    assert config.insertions is not None
+    content = resolve(config)["insertions"]["experiments"]
+    experiments = [
+        Controlled(name, one, content[name]["controller"])
+        for name, one in config.insertions.experiments.items()
+        if isinstance(one, Dynamic) and name in segments.every  # not in the control
+    ]
+    context = EvalContext(config.data, config.seeds, str(engine.device), rank=engine.rank, world=engine.world)
+    return control_actions(experiments, segments, alphabet(config.data, stream, config.insertions.eos), engine, context)
+
+
 def compile_insertions(config: RunConfig) -> "Plan":
     """The plan of a run, compiled in memory; nothing is written."""
     from paribus.insertions.compile import compile_plan
@@ -218,6 +270,8 @@ def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alph
     resolved = resolve(config)
     base = {key: resolved[key] for key in ("data", "seeds", "insertions")}
     base["seeds"] = {key: seed for key, seed in base["seeds"].items() if key != "weights"}
+    for one in base["insertions"]["experiments"].values():
+        one.pop("controller", None)  # of dynamic control: it decides later, and each of its segments says who did
     base |= {"batch_size": config.train.batch_size, "num_steps": total}
     words = alphabet(config.data, stream, config.insertions.eos)
     size = geometry(stream, config.train.batch_size, total)
@@ -292,7 +346,10 @@ def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]
     known: dict[str, Any] = {"config": resolve(config), "stores": prints, "data": dict(data), "attempts": []}
     if path.exists():
         known = json.loads(path.read_text())
-    if known["stores"] != prints:
+    differing = [name for name, now in prints.items() if known["stores"].get(name) != now]
+    if differing and _is_mended(directory, differing):
+        known |= {"config": resolve(config), "stores": prints}
+    elif known["stores"] != prints:
         changed = [f"{name}: {known['stores'].get(name)} then, {now} now" for name, now in prints.items()]
         raise RunError(
             f"{directory.path}: what it reads changed since the run began ({'; '.join(changed)}); bring the old content back"

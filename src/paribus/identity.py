@@ -6,6 +6,7 @@ from typing import Any
 
 from paribus.data.config import TextData, TokenFilesData
 from paribus.evals.config import LossEval, input_files, name_input
+from paribus.insertions.config import experiment_files
 from paribus.models.config import Pretrained
 from paribus.run_config import RunConfig
 from paribus.rundir import files_fingerprint, folder_fingerprint, input_fingerprint
@@ -32,8 +33,17 @@ def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[
         elif name.startswith("evals."):
             mapping["evals"][name.removeprefix("evals.")]["store"] = found
         elif name.startswith("insertions."):
-            mapping["insertions"]["experiments"][name.removeprefix("insertions.")]["file"] = found
+            _name_experiment_file(mapping["insertions"]["experiments"], name.removeprefix("insertions."), found)
     return mapping
+
+
+def _name_experiment_file(experiments: dict[str, Any], label: str, found: str) -> None:
+    """label: NAME of an experiment of one file, NAME/KEY of one of several."""
+    if label in experiments:  # any text is the name of such an experiment, slashes and all
+        experiments[label]["file"] = found
+        return
+    name, _, key = label.rpartition("/")
+    name_input(experiments[name], key, found)
 
 
 def stores(config: RunConfig) -> dict[str, Path]:
@@ -55,7 +65,9 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
     if isinstance(config.model, Pretrained) and Path(config.model.path).is_dir():
         prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
     for name, experiment in config.insertions.experiments.items() if config.insertions else ():
-        prints[f"insertions.{name}"] = input_fingerprint(Path(experiment.file), f"insertions.experiments.{name}.file")
+        for key, path in experiment_files(experiment).items():
+            label = f"insertions.{name}" if key == "file" else f"insertions.{name}/{key}"
+            prints[label] = input_fingerprint(Path(path), f"insertions.experiments.{name}.{key}")
     for name, evaluation in config.evals.items():
         for key, path in input_files(evaluation).items():
             prints[f"evals.{name}/{key}"] = input_fingerprint(Path(path), f"evals.{name}.{key}")

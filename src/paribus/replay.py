@@ -17,7 +17,6 @@ from paribus.data.synthetic import windows
 from paribus.data.tokenizer import read_tokenizer
 from paribus.errors import RunError
 from paribus.identity import fingerprints
-from paribus.insertions.plan import verify_plan
 from paribus.insertions.trace import Watch
 from paribus.rundir import RunDir
 
@@ -39,9 +38,7 @@ class Replay:
         self.consumed = np.fromfile(run.stream_path, dtype="<u8")  # the hash of every batch that was trained on
         data = self.config.data
         self.store = open_store(Path(data.store), verify=True) if isinstance(data, TextData) else None
-        self.plan = experiment.open_insertions(run, self.config) if self.config.insertions else None
-        if self.plan:
-            verify_plan(self.plan, run.insertions)
+        self.plan = experiment.written(run, self.config, len(self.consumed))
         self.watch = Watch(self.plan.overlay if self.plan else untouched)
         self.stream = build_stream(data, self.config.seeds, self.config.train.batch_size, self.watch)
 

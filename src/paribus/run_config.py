@@ -8,6 +8,7 @@ from paribus.config import Section
 from paribus.data.config import DataConfig, OlmoCoreOrder, Seeds, TokenFilesData
 from paribus.evals.config import EvalConfig, LossEval
 from paribus.insertions.config import InsertionsConfig
+from paribus.insertions.dynamic import Dynamic
 from paribus.models.config import Architecture, ModelConfig, Pretrained
 from paribus.objectives.config import NextToken, ObjectiveConfig
 from paribus.track.config import TrackConfig
@@ -105,6 +106,8 @@ def olmo_core_refusal(config: RunConfig) -> str | None:
         return "train.precision: it has fp32 and bf16, found fp16"
     if train.gradient_checkpointing or train.compile:
         return "train.gradient_checkpointing and train.compile: false is expected"
+    if config.insertions and any(isinstance(one, Dynamic) for one in config.insertions.experiments.values()):
+        return "its loader reads ahead of the controllers: no insertions of kind dynamic are expected"
     if rows % min(train.micro_batch_size or rows, rows):
         return (
             f"train.micro_batch_size: a divisor of a rank's {rows} windows is expected, found {train.micro_batch_size}"

@@ -107,6 +107,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.evals = self.path / "evals"
         self.insertions = self.path / "insertions"
+        self.control = self.path / "control"
         self.audit = self.path / "audit"
 
     @property

@@ -154,7 +154,7 @@ def test_arguments_are_words_in_the_order_of_the_mapping():
     config = ScriptEval(
         script="a.py", args={"z": 1, "a": "b c", "on": True, "off": False, "many": [1, 2.5], "none": []}
     )
-    assert arguments(config) == ["--z", "1", "--a", "b c", "--on", "--many", "1", "2.5", "--none"]
+    assert arguments(config.args) == ["--z", "1", "--a", "b c", "--on", "--many", "1", "2.5", "--none"]
 
 
 def test_a_run_logs_a_scripts_metrics_and_is_another_run_when_the_script_changes(written, tmp_path):

@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import yaml
 from torch import nn
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 from paribus.data.config import TextData
 from paribus.data.store import open_store
 from paribus.errors import ConfigError, RunFailed
-from paribus.evals.config import ScriptEval, input_files
+from paribus.evals.config import Argument, ScriptEval, input_files
 from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
 from paribus.evals.texts import frame
@@ -25,6 +26,7 @@ from paribus.yaml12 import typed
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+T = TypeVar("T")
 # What torchrun tells its workers: a script that saw it would wait for ranks that never come.
 _OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
 
@@ -39,16 +41,21 @@ class Command(NamedTuple):
 
 def command(config: ScriptEval, context: EvalContext) -> Command:
     """Raises ConfigError when the script is missing or cannot be executed."""
-    path = Path(config.script)
-    if not path.is_file():
-        raise ConfigError(f"script: {path}: no such file")
-    if path.suffix != ".py" and not os.access(path, os.X_OK):
-        raise ConfigError(f"script: {path}: neither a .py file nor executable; `chmod +x` it")
-    called = [sys.executable, str(path)] if path.suffix == ".py" else [str(path.absolute())]
+    called = executable(config.script)
     if not isinstance(context.data, TextData):
         return Command(called, None, None)
     store = open_store(context.data.store)
     return Command(called, store.tokenizer(), store.start_token_id)
+
+
+def executable(script: str) -> list[str]:
+    """What runs a script. Raises ConfigError when it is missing or cannot be executed."""
+    path = Path(script)
+    if not path.is_file():
+        raise ConfigError(f"script: {path}: no such file")
+    if path.suffix != ".py" and not os.access(path, os.X_OK):
+        raise ConfigError(f"script: {path}: neither a .py file nor executable; `chmod +x` it")
+    return [sys.executable, str(path)] if path.suffix == ".py" else [str(path.absolute())]
 
 
 def script(config: ScriptEval, model: nn.Module, called: Command, context: EvalContext) -> EvalResult:
@@ -65,7 +72,7 @@ def script(config: ScriptEval, model: nn.Module, called: Command, context: EvalC
                 results = run(config, called, folder)
         except OSError as error:  # other ranks wait for an answer, whatever it is
             results = f"{config.script}: no room for the model's folder: {error.strerror or error}"
-    results = _from_rank_0(results, context)
+    results = from_rank_0(results, context)
     failure = results if isinstance(results, str) else None
     if failure is not None and config.strict:
         raise RunFailed(failure)
@@ -79,28 +86,37 @@ def run(config: ScriptEval, called: Command, folder: Path) -> dict[str, float] |
     """Call the script once: its metrics, or one line that says what went wrong."""
     with tempfile.TemporaryDirectory(prefix="paribus-results-") as place:
         file = Path(place) / "results.yaml"
-        line = [*called.words, "--model", str(folder), "--results-yaml", str(file), *arguments(config)]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(_OF_RANKS)}
+        line = [*called.words, "--model", str(folder), "--results-yaml", str(file), *arguments(config.args)]
         try:
-            ended = subprocess.run(
-                line, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=config.timeout_s
-            )
-        except subprocess.TimeoutExpired as error:
-            return f"{config.script}: not done after {config.timeout_s:g} s; {_last_line(error.stderr)}"
-        except OSError as error:
-            return f"{config.script}: cannot be run: {error.strerror or error}"
-        if ended.returncode:
-            return f"{config.script}: exit code {ended.returncode}; {_last_line(ended.stderr)}"
+            last_words = execute(config.script, line, config.timeout_s)
+        except RunFailed as error:
+            return str(error)
         try:
             return numbers(file)
         except ValueError as error:
-            return f"{config.script}: exit code 0, but {error}; {_last_line(ended.stderr)}"
+            return f"{config.script}: exit code 0, but {error}; {last_words}"
 
 
-def arguments(config: ScriptEval) -> list[str]:
+def execute(script: str, line: list[str], timeout_s: float | None) -> str:
+    """Run a script to its end, as a program of its own that knows of no ranks; what stood last on its stderr, in words.
+
+    Raises RunFailed, in one line, when it exits with another code than 0, is not done in time, or cannot be run."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(_OF_RANKS)}
+    try:
+        ended = subprocess.run(line, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise RunFailed(f"{script}: not done after {timeout_s:g} s; {_last_line(error.stderr)}") from None
+    except OSError as error:
+        raise RunFailed(f"{script}: cannot be run: {error.strerror or error}") from None
+    if ended.returncode:
+        raise RunFailed(f"{script}: exit code {ended.returncode}; {_last_line(ended.stderr)}")
+    return _last_line(ended.stderr)
+
+
+def arguments(args: Mapping[str, Argument | list[Argument]]) -> list[str]:
     """The mapping of arguments as words of a command line."""
     line: list[str] = []
-    for name, value in config.args.items():
+    for name, value in args.items():
         if value is False:
             continue
         values = [] if value is True else value if isinstance(value, list) else [value]
@@ -142,14 +158,13 @@ def _last_line(stderr: bytes | str | None) -> str:
     return f"stderr ends: {lines[-1][:300]}" if lines else "nothing on stderr"
 
 
-def _from_rank_0(results: dict[str, float] | str, context: EvalContext) -> dict[str, float] | str:
+def from_rank_0(found: T, context: EvalContext) -> T:
     """What rank 0 found, on every rank."""
     if context.world == 1:
-        return results
+        return found
     import torch
     import torch.distributed as dist
 
-    shared: list[Any] = [results]
+    shared = [found]
     dist.broadcast_object_list(shared, 0, device=torch.device(context.device))
-    found: dict[str, float] | str = shared[0]
-    return found
+    return shared[0]

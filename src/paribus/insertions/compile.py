@@ -10,9 +10,10 @@ from paribus.data.generators import generator
 from paribus.data.permutation import nth_key, shuffle_key
 from paribus.errors import PlanError
 from paribus.insertions.config import EveryN, Experiment, Explicit, Hdf5, InsertionsConfig, Random, WholeBatch, Within
+from paribus.insertions.dynamic import Dynamic
 from paribus.insertions.hdf5 import map_items
 from paribus.insertions.packing import Bins, Copies, Intervals, place
-from paribus.insertions.payloads import Alphabet, Items, read_items
+from paribus.insertions.payloads import NOTHING, Alphabet, Items, read_items
 from paribus.insertions.plan import Geometry, Plan, Spans, make_manifest
 
 Ints = NDArray[np.int64]
@@ -44,15 +45,59 @@ def compile_plan(
     whole = [step for one in names.values() if isinstance(one.where, WholeBatch) for step in one.where.steps]
     wanted = {name: _want(name, one, items[name], geometry, seed, whole) for name, one in names.items()}
     starts = _place(wanted, items, geometry, seed)
+    if missing := _shortfall(wanted, starts):
+        raise PlanError(
+            f"insertions: no room in the rows that are open to them for {missing} (a row has {geometry.row_tokens:,} "
+            "tokens); widen `within`, lower `repetitions`, or train longer"
+        )
     spans = _lay_out(list(names), wanted, items, starts, alphabet)
-    facts = {
-        name: {"kind": one.kind, "items": len(items[name].line), "copies": len(wanted[name].item)}
-        for name, one in names.items()
-    }
+    facts = {name: _facts(one, items[name], wanted[name]) for name, one in names.items()}
     return Plan(spans, geometry, make_manifest(spans, geometry, base, facts))
 
 
+def compile_segment(
+    name: str, step: int, plan: Plan, items: Items, others: Sequence[Plan], seed: int, base: Mapping[str, Any]
+) -> Plan:
+    """Compile what an experiment of dynamic control writes into its segment that begins at `step`: each item once.
+
+    plan: the run's own; others: segments that reach into these steps. Nothing that they write is written over.
+    `repetition` is the number of the segment. Deterministic: a function of the arguments alone.
+    Raises PlanError, with items and tokens, for more than there is room for."""
+    size, every = plan.geometry, plan.manifest["experiments"][name]["every"]
+    stop = min(step + every, size.num_steps)
+    span = Intervals(np.array([step * size.batch_size]), np.array([stop * size.batch_size]))
+    num = np.arange(len(items.line))
+    nothing = np.zeros(len(num), np.int64)
+    own = _Wanted(num, nothing + step // every, nothing - 1, span, nothing, nothing + span.num_rows, items.lengths)
+    taken = [
+        (one.spans.start[some], one.spans.length[some])
+        for one in (plan, *others)
+        for some in [one.of_steps(step, stop)]
+    ]
+    start, length = (np.concatenate(parts) for parts in zip(*taken, strict=True))
+    fixed = own._replace(item=nothing[:0], repetition=nothing[:0], start=start, length=length)
+    starts = _place({name: own, "": fixed}, {name: items, "": NOTHING}, size, seed)
+    if missing := _shortfall({name: own}, starts):
+        rows = f"{span.num_rows:,} rows of {size.row_tokens:,} tokens, {length.sum():,} of them taken"
+        raise PlanError(
+            f"no room for {missing}, of {len(num):,} in steps [{step:,}, {stop:,}) ({rows}); give fewer or shorter texts"
+        )
+    spans = _lay_out([name], {name: own}, {name: items}, starts, Alphabet(None, 0, None))
+    number = plan.experiments.index(name)
+    spans = spans._replace(experiment=np.full(len(num), number, np.uint16))
+    return Plan(spans, size, make_manifest(spans, size, base, plan.manifest["experiments"]))
+
+
+def _facts(config: Experiment, items: Items, wanted: _Wanted) -> dict[str, Any]:
+    """What the manifest says of an experiment."""
+    if isinstance(config, Dynamic):
+        return {"kind": config.kind, "every": config.every, "initial_state": config.initial_state}
+    return {"kind": config.kind, "items": len(items.line), "copies": len(wanted.item)}
+
+
 def _items(config: Experiment, alphabet: Alphabet, geometry: Geometry) -> Items:
+    if isinstance(config, Dynamic):
+        return NOTHING  # its texts are not known before its steps come
     if isinstance(config, Hdf5):
         return map_items(config, alphabet, geometry)
     return read_items(config, alphabet, geometry.row_tokens)
@@ -67,6 +112,9 @@ def _want(name: str, config: Experiment, items: Items, geometry: Geometry, seed:
             return _whole_batches(name, items, steps, geometry)
         case EveryN(steps=every, within=within):
             return _every(name, items, every, _rows(name, within, "all", geometry), geometry)
+        case None:
+            nothing = np.zeros(0, np.int64)
+            return _Wanted(nothing, nothing, nothing, _all_rows(geometry), nothing, nothing, nothing)
         case Random() as where:
             span = _rows(name, where.within, where.epochs, geometry)
             item, repetition = _repeat(name, items, seed)
@@ -215,7 +263,7 @@ def _whole_batches(name: str, items: Items, steps: list[int], geometry: Geometry
 
 
 def _place(wanted: Mapping[str, _Wanted], items: Mapping[str, Items], geometry: Geometry, seed: int) -> dict[str, Ints]:
-    """The start of every copy of every experiment: those that are given, then the others around them."""
+    """The start of every copy of every experiment: those that are given, then the others around them; -1: no room."""
     fixed_start = np.concatenate([np.empty(0, np.int64), *(one.start[one.start >= 0] for one in wanted.values())])
     fixed_length = np.concatenate([np.empty(0, np.int64), *(one.length[one.start >= 0] for one in wanted.values())])
     order = np.argsort(fixed_start, kind="stable")
@@ -240,7 +288,6 @@ def _place(wanted: Mapping[str, _Wanted], items: Mapping[str, Items], geometry: 
     )
     bins = Bins(geometry.num_rows, geometry.row_tokens, fixed_start, fixed_length)
     found = place(copies, [one.span for one in wanted.values()], bins, seed).start
-    _refuse_shortfall(list(wanted), copies, found, geometry)
     starts = {name: one.start.copy() for name, one in wanted.items()}
     for name, own, part in (
         zip(free, free.values(), np.split(found, np.cumsum([len(own) for own in free.values()])[:-1]), strict=True)
@@ -255,17 +302,11 @@ def _keys(name: str, wanted: _Wanted, items: Items, seed: int) -> NDArray[np.uin
     return nth_key(nth_key(shuffle_key(seed, f"insertion: {name}"), items.line[wanted.item]), wanted.repetition)
 
 
-def _refuse_shortfall(names: list[str], copies: Copies, found: Ints, geometry: Geometry) -> None:
-    missing = found < 0
-    if not missing.any():
-        return
-    parts = []
-    for number in np.unique(copies.span[missing]):
-        own = missing & (copies.span == number)
-        parts.append(f"{names[number]}: {own.sum():,} items, {copies.length[own].sum():,} tokens")
-    raise PlanError(
-        f"insertions: no room in the rows that are open to them for {'; '.join(parts)} (a row has {geometry.row_tokens:,} "
-        "tokens); widen `within`, lower `repetitions`, or train longer"
+def _shortfall(wanted: Mapping[str, _Wanted], starts: Mapping[str, Ints]) -> str:
+    """What found no room: items and tokens of each experiment; empty when all did."""
+    lacking = {name: starts[name] < 0 for name in wanted if (starts[name] < 0).any()}
+    return "; ".join(
+        f"{name}: {own.sum():,} items, {wanted[name].length[own].sum():,} tokens" for name, own in lacking.items()
     )
 
 

@@ -1,10 +1,12 @@
 """The settings of insertions: what is written over the training stream, how often, and where."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from paribus.config import Count, Fraction, PositiveCount, Section
+from paribus.insertions.dynamic import Dynamic, controller_files
 
 # --- where: all counts are of the run's own training order, from 0; every interval is half-open ------------------------
 
@@ -123,7 +125,9 @@ class Hdf5(Section):
         return Explicit()
 
 
-Experiment = Annotated[Texts | Tokens | Benchmark | Hdf5, Field(discriminator="kind")]
+# --- all of them -------------------------------------------------------------------------------------------------------
+
+Experiment = Annotated[Texts | Tokens | Benchmark | Hdf5 | Dynamic, Field(discriminator="kind")]
 
 
 class InsertionsConfig(Section):
@@ -132,3 +136,17 @@ class InsertionsConfig(Section):
     experiments: Annotated[dict[str, Experiment], Field(min_length=1)]
     control: bool = Field(False, description="the matched control: the same run, nothing inserted")
     eos: str | None = Field(None, description="the end-of-text token; null: the tokenizer's first special token")
+
+    @model_validator(mode="after")
+    def _dynamic_experiments_name_folders(self) -> "InsertionsConfig":
+        for name, experiment in self.experiments.items():
+            if isinstance(experiment, Dynamic) and (not name.strip() or name.startswith(".") or "/" in name):
+                raise ValueError(f"experiments: {name!r} names a folder: no slash, and no dot before it, is expected")
+        return self
+
+
+def experiment_files(experiment: Experiment) -> Mapping[str, str]:
+    """The files whose content an experiment depends on: dotted key of its section -> path."""
+    if isinstance(experiment, Dynamic):
+        return {f"controller.{key}": path for key, path in controller_files(experiment.controller).items()}
+    return {"file": experiment.file}

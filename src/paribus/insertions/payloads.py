@@ -41,6 +41,9 @@ class Items(NamedTuple):
         return np.diff(self.offsets)
 
 
+NOTHING = Items(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.uint32), np.zeros(0), [])
+
+
 def read_items(config: Jsonl, alphabet: Alphabet, row_tokens: int) -> Items:
     """Read, tokenise and wrap the items of an experiment; row_tokens: S, the most that one may have.
 
@@ -61,16 +64,34 @@ def read_items(config: Jsonl, alphabet: Alphabet, row_tokens: int) -> Items:
     if wants_eos:
         assert alphabet.eos is not None
         lists = [wrap(ids, row_tokens, alphabet.eos) for ids in lists]
-    lengths = np.array([len(ids) for ids in lists], np.int64)
-    flat = np.fromiter((token for ids in lists for token in ids), np.uint32, int(lengths.sum()))
-    lines = np.array([line for line, _ in records], np.int64)
+    offsets, flat = _flat(lists)
     return Items(
-        lines,
-        np.concatenate([[0], np.cumsum(lengths)]),
+        np.array([line for line, _ in records], np.int64),
+        offsets,
         flat,
         np.array([_repetitions(config, record, line) for line, record in records]),
         [_positions(config, record, line) for line, record in records] if isinstance(config.where, Explicit) else [],
     )
+
+
+def text_items(texts: Sequence[str], alphabet: Alphabet, row_tokens: int, *, add_eos: bool) -> Items:
+    """Tokenise and wrap texts that come from no file, one copy each. Raises PlanError with the number of the text."""
+    assert alphabet.tokenizer is not None
+    encoded = alphabet.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    lists = [
+        _checked(encoding.ids, f"text {number}", alphabet, row_tokens) for number, encoding in enumerate(encoded, 1)
+    ]
+    if add_eos:
+        assert alphabet.eos is not None
+        lists = [wrap(ids, row_tokens, alphabet.eos) for ids in lists]
+    return Items(np.arange(1, len(lists) + 1), *_flat(lists), np.ones(len(lists)), [])
+
+
+def _flat(lists: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """(offsets, tokens) of lists that are laid out one after another."""
+    lengths = np.array([len(ids) for ids in lists], np.int64)
+    flat = np.fromiter((token for ids in lists for token in ids), np.uint32, int(lengths.sum()))
+    return np.concatenate([[0], np.cumsum(lengths)]), flat
 
 
 def wrap(ids: Sequence[int], row_tokens: int, eos: int) -> list[int]:

@@ -72,12 +72,15 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of the manifest, which holds the hash of every array."""
-        return hashlib.sha256(_canonical(self.manifest)).hexdigest()
+        return fingerprint(self.manifest)
 
     def of_step(self, step: int) -> slice:
         """The spans of one step."""
-        first = step * self._per_step
-        low, high = self.spans.start.searchsorted([first, first + self._per_step])
+        return self.of_steps(step, step + 1)
+
+    def of_steps(self, first: int, stop: int) -> slice:
+        """The spans of the steps [first, stop)."""
+        low, high = self.spans.start.searchsorted([first * self._per_step, stop * self._per_step])
         return slice(int(low), int(high))
 
     def overlay(self, step: int, rows_BS: NDArray[np.int32]) -> None:
@@ -126,12 +129,22 @@ class Plan:
             }
 
 
+def fingerprint(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical(manifest)).hexdigest()
+
+
 def table_lines(plan: Plan) -> list[str]:
     """The plan's table for a person: a line for each experiment."""
     if not plan.experiments:
         return ["insertions: none (control)"]
     lines = ["insertions          items    copies      tokens     share    steps"]
     for row in plan.table():
+        facts = plan.manifest["experiments"][row["experiment"]]
+        if facts["kind"] == "dynamic" and not row["copies"]:
+            lines.append(
+                f"{row['experiment']:<18}every {facts['every']:,} steps, decided by its controller: unknown tokens"
+            )
+            continue
         steps = f"{row['first_step']} to {row['last_step']}" if row["copies"] else "-"
         counts = f"{row['items']:>7,}{row['copies']:>10,}{row['tokens']:>12,}{row['share']:>10.4%}"
         lines.append(f"{row['experiment']:<18}{counts}    {steps}")
@@ -156,12 +169,16 @@ def make_manifest(
     }
 
 
-def write_plan(plan: Plan, folder: Path) -> None:
-    """Write the plan; the folder is whole or absent. Raises PlanError when it exists, DataError when the device is full."""
+def write_plan(plan: Plan, folder: Path, beside: Mapping[str, bytes] = {}) -> None:
+    """Write the plan, and files that belong to it; the folder is whole or absent.
+
+    Raises StoreError when it exists, DataError when the device is full."""
     with part_folder(folder) as part:
         for name, array in plan.spans._asdict().items():
             np.save(part / f"{name}.npy", array.astype(DTYPES[name], copy=False))
         write_ledger(plan, part / "ledger.parquet")
+        for name, content in beside.items():
+            (part / name).write_bytes(content)
         (part / MANIFEST).write_text(json.dumps(plan.manifest, indent=1) + "\n")
 
 

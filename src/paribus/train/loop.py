@@ -30,7 +30,7 @@ class Action(NamedTuple):
 
     every: int | None  # steps; None: only after the last step. After the last step it happens in any case
     at_start: bool  # also before the first step
-    run: Callable[[int], Mapping[str, float]]  # step -> metrics, such as evaluation/NAME/loss
+    run: Callable[[int], Mapping[str, float]]  # step -> metrics, such as evaluation/NAME/loss; none: nothing to log
 
 
 class Log(Protocol):
@@ -200,6 +200,8 @@ def _run(session: Session, action: Action, state: LoopState) -> dict[str, float]
     except Diverged as error:
         raise Diverged(f"{session.job.run.path}: step {state.step}: {error}") from error
     session.host.model.train()  # whatever mode the action left it in
+    if not metrics:
+        return {}
     agreed = dict(zip(metrics, session.host.agree(list(metrics.values())), strict=True))
     best = {f"evaluation/{name}/best_loss": min(loss, state.best.get(name, loss)) for name, loss in losses(agreed)}
     _publish(session, state.step, agreed | best)
