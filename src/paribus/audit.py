@@ -119,7 +119,7 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
     replay = Replay(run)
     altered, spans, tokens, changed = [], 0, 0, 0
     with (out or Path(os.devnull)).open("w") as file:
-        for step in range(len(replay.consumed)):
+        for step in replay.steps:
             if not replay.was_consumed(step, replay.batch(step)):
                 altered.append(step)
             if replay.plan:
@@ -130,10 +130,11 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
             if out and replay.plan:
                 for change in changes(replay.plan, step, replay.watch.before):
                     file.write(json.dumps(change.to_json(replay.tokenizer)) + "\n")
-            progress(step + 1, len(replay.consumed))
+            progress(step + 1 - replay.steps.start, len(replay.steps))
     checkpoint = newest(run.checkpoints)
     written = Written(spans, tokens, changed) if replay.plan else None
-    return Verification(run.path, len(replay.consumed), altered, step_of(checkpoint) if checkpoint else 0, written)
+    taken = step_of(checkpoint) - replay.steps.start if checkpoint else 0
+    return Verification(run.path, len(replay.steps), altered, taken, written)
 
 
 def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = lambda done, total: None) -> Comparison:
@@ -146,11 +147,14 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
         for difference in configs.difference(resolve(one.config), resolve(two.config))
         if difference[0].split(".")[0] not in ("name", "study", "track", "launch", "paths")
     ]
-    steps = min(len(one.consumed), len(two.consumed))
+    steps = range(max(one.steps.start, two.steps.start), min(one.steps.stop, two.steps.stop))
+    if not steps and one.steps and two.steps:
+        ranges = " and ".join(f"{some.start:,} to {some.stop - 1:,}" for some in (one.steps, two.steps))
+        raise RunError(f"{a.path} and {b.path} have no step in common ({ranges}): nothing to compare")
     tokens, shares, causes = 0, Counter[tuple[str, int]](), Counter[str]()
     first, differing = None, 0
     with (out or Path(os.devnull)).open("w") as file:
-        for step in range(steps):
+        for step in steps:
             batches = batch_a, batch_b = one.batch(step), two.batch(step)
             if batch_a.targets.shape != batch_b.targets.shape:
                 shapes = f"{batch_a.targets.shape} and {batch_b.targets.shape} (windows, predictions)"
@@ -166,10 +170,10 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
                 differing += difference.num_tokens
                 causes[difference.cause] += 1
                 file.write(json.dumps(difference._asdict()) + "\n")
-            progress(step + 1, steps)
+            progress(step + 1 - steps.start, len(steps))
     window = one.stream.window
     by_category = {name: (shares[name, 0] * window, shares[name, 1] * window) for name, _ in sorted(shares)}
-    return Comparison(keys, steps, tokens, differing, causes.total(), dict(causes), by_category, first)
+    return Comparison(keys, len(steps), tokens, differing, causes.total(), dict(causes), by_category, first)
 
 
 def _differences(

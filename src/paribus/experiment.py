@@ -17,6 +17,7 @@ from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, r
 from paribus.insertions.config import InsertionsConfig
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, newest, step_of
+from paribus.start import first_state, load_optimizer, start_of, verify
 
 if TYPE_CHECKING:
     from paribus.insertions.payloads import Alphabet
@@ -144,8 +145,10 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
 
     stream, total = plain_stream(config)
     refuse_other_tokenizer(config)
+    start = start_of(config)
     if engine.rank == 0:
         verify_stores(config)
+        verify(start)
     if config.insertions:
         plan = open_insertions(directory, config) if engine.rank == 0 else None
         engine.barrier()  # rank 0 may have had to compile it
@@ -156,7 +159,10 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
         record_attempt(directory, config, data_facts(config, stream, total))
         directory.set_status("running", num_steps=total)
     engine.prepare(model)
-    job = Job(config.train, directory, config.seeds.weights, config.launch.progress)
+    if config.start.optimizer == "continued" and newest(directory.checkpoints) is None:
+        load_optimizer(engine, start, directory)
+    state = first_state(config, start)
+    job = Job(config.train, directory, config.seeds.weights, config.launch.progress, state, start.schedule_steps)
     mirrors = Mirrors({})
     if engine.rank == 0:
         mirrors = build_trackers(config.track, directory, config.name, config.model_dump(mode="json"))
@@ -165,13 +171,14 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
 
 
 def plain_stream(config: RunConfig) -> tuple[Stream, int]:
-    """The stream of a run before anything is inserted, and its number of steps."""
+    """The stream of a run before anything is inserted, and the number of its last step."""
     from paribus.data.stream import build_stream
     from paribus.train.budget import num_steps
 
     with named("data"):
         stream = build_stream(config.data, config.seeds, config.train.batch_size)
-    return stream, num_steps(config.train, stream)
+    start = start_of(config)
+    return stream, start.first_step + num_steps(config.train, stream, start.schedule_steps)
 
 
 def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
@@ -197,9 +204,10 @@ def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alph
     resolved = resolve(config)
     base = {key: resolved[key] for key in ("data", "seeds", "insertions")}
     base["seeds"] = {key: seed for key, seed in base["seeds"].items() if key != "weights"}
-    base |= {"batch_size": config.train.batch_size, "num_steps": total}
+    first = start_of(config).first_step
+    base |= {"batch_size": config.train.batch_size, "num_steps": total} | ({"first_step": first} if first else {})
     words = alphabet(config.data, stream, config.insertions.eos)
-    size = geometry(stream, config.train.batch_size, total)
+    size = geometry(stream, config.train.batch_size, total, first)
     return config.insertions, size, words, config.seeds.insertions, base
 
 
@@ -233,13 +241,14 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
     from paribus.insertions.plan import table_lines
 
     stream, total = plain_stream(config)
-    facts = data_facts(config, stream, total)
+    facts, first = data_facts(config, stream, total), start_of(config).first_step
+    begins = f", of which the first {first:,} are taken" if first else ""
     state = "done" if directory.is_done else directory.status().get("state", "new")
     unique = "unbounded" if facts["unique_tokens"] is None else f"{facts['unique_tokens']:,}"
     passes = "" if facts["passes"] is None else f", {facts['passes']:.2f} passes"
     return [
         f"{directory.path} ({state})",
-        f"  {facts['steps']:,} steps of {config.train.batch_size} windows of {stream.window} predictions: "
+        f"  {facts['steps']:,} steps{begins} of {config.train.batch_size} windows of {stream.window} predictions: "
         f"{facts['total_tokens']:,} tokens, {unique} unique{passes}",
         f"  categories: {', '.join(stream.categories)}",
         *([f"  {line}" for line in table_lines(compile_insertions(config))] if config.insertions else []),
@@ -247,7 +256,9 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
 
 
 def data_facts(config: RunConfig, stream: Stream, total: int) -> dict[str, Any]:
-    """How much the run reads: total tokens, unique ones (expected, where windows are random), and passes over those."""
+    """How much the run reads: total tokens, unique ones (expected, where windows are random), and passes over those.
+
+    All are counted from step 0, also where the run continues another one's data."""
     from paribus.data.stream import unique_tokens
 
     windows = total * config.train.batch_size

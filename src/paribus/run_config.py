@@ -8,10 +8,10 @@ from paribus.config import Section
 from paribus.data.config import DataConfig, Seeds
 from paribus.evals.config import EvalConfig, LossEval
 from paribus.insertions.config import InsertionsConfig
-from paribus.models.config import ModelConfig
+from paribus.models.config import ModelConfig, Pretrained
 from paribus.objectives.config import NextToken, ObjectiveConfig
 from paribus.track.config import TrackConfig
-from paribus.train.config import LaunchConfig, ReduceOnPlateau, TrainConfig
+from paribus.train.config import LaunchConfig, ReduceOnPlateau, StartConfig, TrainConfig
 
 
 class Paths(Section):
@@ -43,6 +43,7 @@ class RunConfig(Section):
     seeds: Seeds = Seeds()
     data: DataConfig
     model: ModelConfig
+    start: StartConfig = StartConfig()
     objective: ObjectiveConfig = NextToken()
     train: TrainConfig
     insertions: InsertionsConfig | None = Field(None, description="what is written over the stream; null: nothing")
@@ -59,6 +60,13 @@ class RunConfig(Section):
             raise ValueError(
                 f"train.batch_size: {size} windows cannot be cut evenly over launch.num_processes: {ranks}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_continue(self) -> "RunConfig":
+        has_weights = isinstance(self.model, Pretrained) and self.model.init == "weights"
+        for key in () if has_weights else self.start.continued:
+            raise ValueError(f"start.{key}: continued needs the weights of a `model` of kind pretrained, found none")
         return self
 
     @model_validator(mode="after")

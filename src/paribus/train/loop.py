@@ -45,6 +45,8 @@ class Job(NamedTuple):
     run: RunDir
     seed: int  # of the dropout
     bar: bool = True  # a progress bar where stderr is a terminal
+    start: LoopState = LoopState()  # at its first step
+    schedule_steps: int = 0  # before the first one, that the schedule counts
 
 
 class Outcome(NamedTuple):
@@ -73,8 +75,8 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
     same bytes (fp32 on a CPU). Raises Diverged for a loss that is not finite, RunError when the device is full,
     CheckpointError when the newest checkpoint is damaged."""
     config, run = job.config, job.run
-    total = num_steps(config, stream)
-    state, offsets = _resume(engine, run)
+    total = job.start.step + num_steps(config, stream, job.schedule_steps)
+    state, offsets = _resume(engine, job)
     is_writer = engine.rank == 0
     with (
         Interrupts() as interrupts,
@@ -88,7 +90,7 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
             session.clock.lap("loop_s")
             batch = stream.batches(state.step)
             session.clock.lap("data_s")
-            lr = _learning_rate(config, state, total)
+            lr = _learning_rate(job, state, total)
             report = engine.step(objective, batch, lr, key(job.seed, "dropout", state.step) % 2**62)
             if report.update == "refused":
                 raise _diverged(session, state.step + 1, report, batch)
@@ -109,13 +111,14 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
     return Outcome("stopped", state.step, f"{number.name} after step {state.step}", number)
 
 
-def _resume(engine: Engine, run: RunDir) -> tuple[LoopState, dict[str, int]]:
+def _resume(engine: Engine, job: Job) -> tuple[LoopState, dict[str, int]]:
     """Load the newest checkpoint; without one, the beginning and no offsets."""
+    run = job.run
     folder = newest(run.checkpoints)
     if engine.rank == 0 and folder:
         checkpoint.verify(folder)
     engine.barrier()
-    saved = checkpoint.load_state(folder) if folder else {"loop": LoopState().to_json(), "offsets": {}}
+    saved = checkpoint.load_state(folder) if folder else {"loop": job.start.to_json(), "offsets": {}}
     if folder:
         engine.load(folder)
     state = LoopState.from_json(saved["loop"])
@@ -124,11 +127,12 @@ def _resume(engine: Engine, run: RunDir) -> tuple[LoopState, dict[str, int]]:
     return state, saved["offsets"]
 
 
-def _learning_rate(config: TrainConfig, state: LoopState, total: int) -> float:
+def _learning_rate(job: Job, state: LoopState, total: int) -> float:
     """The rate of the step after `state`."""
-    schedule = config.schedule
+    schedule = job.config.schedule
     reduced = state.plateau.factor(schedule) if isinstance(schedule, ReduceOnPlateau) else 1.0
-    return config.optimizer.lr * lr_factor(schedule, state.step + 1, total) * reduced
+    shift = job.schedule_steps - job.start.step  # from the run's numbers to the schedule's
+    return job.config.optimizer.lr * lr_factor(schedule, state.step + 1 + shift, total + shift) * reduced
 
 
 def _record(session: _Session, state: LoopState, report: StepReport, lr: float, epoch: int | None) -> LoopState:
@@ -154,16 +158,20 @@ def _act(session: _Session, state: LoopState) -> LoopState:
         if last:
             state = state._replace(finished=finish_reason(state, session.job.config, session.total))
         for number, action in enumerate(session.actions):
-            if number not in ran and _is_due(action, state, session.total):
+            if number not in ran and _is_due(action, state, session):
                 ran.add(number)
                 state = after_evaluation(state, session.job.config, _run(session, action, state))
     return state
 
 
-def _is_due(action: Action, state: LoopState, total: int) -> bool:
-    if state.step == 0:
+def _is_due(action: Action, state: LoopState, session: _Session) -> bool:
+    if state.step == session.job.start.step:
         return action.at_start
-    return bool(state.finished) or state.step == total or (action.every is not None and state.step % action.every == 0)
+    return (
+        bool(state.finished)
+        or state.step == session.total
+        or (action.every is not None and state.step % action.every == 0)
+    )
 
 
 def _run(session: _Session, action: Action, state: LoopState) -> dict[str, float]:
@@ -190,7 +198,8 @@ def _publish(session: _Session, step: int, values: Mapping[str, float]) -> None:
 def _checkpoint(session: _Session, state: LoopState, *, is_asked: bool) -> LoopState:
     """Write the checkpoint of this step when one is due or asked for, then delete those that are no longer kept."""
     engine, run = session.engine, session.job.run
-    decided = state.retention.decide(session.job.config.checkpoints, state.step, is_last=bool(state.finished))
+    first, config = session.job.start.step, session.job.config
+    decided = state.retention.decide(config.checkpoints, state.step, is_last=bool(state.finished), first=first)
     state = state._replace(retention=decided)
     if state.step in decided.keeps() or is_asked:
         session.clock.lap("loop_s")
