@@ -184,6 +184,10 @@ def test_a_checkpoint_behind_a_url_is_continued_otherwise(site: Site, tmp_path: 
     assert by_url.path == by_path.path
     experiment.run(by_url, by_url_config)
     assert experiment.run(by_path, by_path_config).reason == "done already"
+    site.files |= files_below(first.checkpoints / "step-000006", "run/step-000006")
+    fresh, fresh_config = token_run(tmp_path, pretrained(path=f"{site.url}/run/step-000006"), "train.budget.steps=1")
+    experiment.run(fresh, fresh_config)
+    assert "run/step-000006/optimizer.safetensors" not in {path for path, _ in site.asked}
     ends = [run.checkpoints / "step-000006" / "model.safetensors" for run in (first, by_url)]
     assert ends[0].read_bytes() == ends[1].read_bytes()
 

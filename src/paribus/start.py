@@ -45,11 +45,14 @@ def start_of(config: RunConfig) -> Start:
 
 
 def verify(start: Start) -> None:
-    """Read the checkpoint that the run begins with once. Raises CheckpointError when it is damaged."""
+    """Read the checkpoint that the run begins with once. Raises CheckpointError when it is damaged.
+
+    One behind a URL was verified when it was fetched, as far as it is needed."""
     from paribus.train import checkpoint
 
-    if start.origin is not None and start.origin.kind == "checkpoint" and start.origin.folder is not None:
-        checkpoint.verify(start.origin.folder)
+    origin = start.origin
+    if origin is not None and origin.kind == "checkpoint" and origin.folder is not None and not origin.is_fetched:
+        checkpoint.verify(origin.folder)
 
 
 def first_state(config: RunConfig, start: Start) -> "LoopState":

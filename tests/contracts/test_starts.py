@@ -10,6 +10,7 @@ import torch
 from ranks import on_ranks
 from safetensors.torch import load_file
 
+from models.olmo_reference import OLMO2, random_weights, write
 from paribus import experiment
 from paribus.data.token_files import TokenFiles
 from tiny_runs import token_run
@@ -84,3 +85,32 @@ def test_a_sharded_checkpoint_cannot_be_continued_on_one_rank(tmp_path: Path) ->
     ends = [load_file(run / "checkpoints" / "step-000010" / "model.safetensors") for run in (sharded, rest)]
     for name, tensor in ends[0].items():
         torch.testing.assert_close(tensor, ends[1][name], rtol=0, atol=2e-5, msg=name)
+
+
+def from_olmo(folder: Path, engine: str, world: int, origin: Path) -> None:
+    more = (f'model={{"kind": "pretrained", "path": "{origin}"}}', *CONTINUED)
+    launch = (f"launch.engine={engine}", f"launch.num_processes={world}")
+    run, config = token_run(folder / os.environ.get("RANK", "0"), *SETTINGS, *launch, *more, f"paths.runs={folder}")
+    experiment.run(run, config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_ranks_begin_with_another_state_of_olmos_optimizer(tmp_path: Path, engine: str) -> None:
+    weights = random_weights(OLMO2)
+    names = sorted(weights)
+    state = {n: {"step": torch.tensor(9.0), **moments(weights[name], n)} for n, name in enumerate(names)}
+    optimizer = {"state": state, "param_groups": [{"params": list(state), "param_names": names}]}
+    origin = write(tmp_path / "step9-unsharded", OLMO2, weights, "safetensors", optimizer)
+    on_ranks(1, from_olmo, tmp_path / "one", "single", 1, origin)
+    on_ranks(2, from_olmo, tmp_path / "two", engine, 2, origin)
+    runs = [only(tmp_path / "one"), only(tmp_path / "two")]
+    ends = [load_file(run / "checkpoints" / "step-000013" / "model.safetensors") for run in runs]
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], rtol=0, atol=2e-5, msg=name)
+
+
+def moments(like: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    first = torch.randn(like.shape, generator=draw) * 1e-2
+    return {"exp_avg": first, "exp_avg_sq": first.square() + 1e-4}

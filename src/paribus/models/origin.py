@@ -28,6 +28,7 @@ class Origin(NamedTuple):
     kind: Literal["hub", "folder", "checkpoint", "olmo"]  # checkpoint: of a run; olmo: as OLMo's trainer writes it
     folder: Path | None  # None: of the hub
     step: int | None  # optimizer steps that the weights have taken, where the origin says so
+    is_fetched: bool = False  # from a URL: each file has been compared with its digest
 
     def fingerprint(self, *, weights: bool) -> str | None:
         """The SHA-256 of what is read: the model's config and, with `weights`, those; None for the hub."""
@@ -148,7 +149,7 @@ def _downloaded(config: Pretrained, optimizer: bool) -> Origin:
         elif config.init == "weights":
             _fetch_weights(remote)
         remote.finish()
-        return read_folder(remote.folder, f"model.path: {config.path}")
+        return read_folder(remote.folder, f"model.path: {config.path}")._replace(is_fetched=True)
 
 
 def _fetch_checkpoint(remote: "Download", optimizer: bool) -> None:
