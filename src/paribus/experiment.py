@@ -242,14 +242,14 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
 
     stream, total = plain_stream(config)
     facts, first = data_facts(config, stream, total), start_of(config).first_step
-    begins = f", of which this run takes those from {first:,} on" if first else ""
+    begins = f" (this run takes those from {first:,} on)" if first else ""
     state = "done" if directory.is_done else directory.status().get("state", "new")
     unique = "unbounded" if facts["unique_tokens"] is None else f"{facts['unique_tokens']:,}"
     passes = "" if facts["passes"] is None else f", {facts['passes']:.2f} passes"
     return [
         f"{directory.path} ({state})",
-        f"  {facts['steps']:,} steps of {config.train.batch_size} windows of {stream.window} predictions: "
-        f"{facts['total_tokens']:,} tokens, {unique} unique{passes}{begins}",
+        f"  {facts['steps']:,} steps{begins} of {config.train.batch_size} windows of {stream.window} predictions: "
+        f"{facts['total_tokens']:,} tokens, {unique} unique{passes}",
         f"  categories: {', '.join(stream.categories)}",
         *([f"  {line}" for line in table_lines(compile_insertions(config))] if config.insertions else []),
     ]
