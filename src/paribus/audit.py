@@ -125,7 +125,7 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
     examples: list[dict[str, Any]] = []
     listed = Counter[str]()
     with (out or Path(os.devnull)).open("w") as file:
-        for step in range(len(replay.consumed)):
+        for step in replay.steps:
             if not replay.was_consumed(step, replay.batch(step)):
                 altered.append(step)
             if replay.plan:
@@ -140,11 +140,11 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
                     listed[change.experiment] += 1
                     if out:
                         file.write(json.dumps(record) + "\n")
-            progress(step + 1, len(replay.consumed))
+            progress(step + 1 - replay.steps.start, len(replay.steps))
     checkpoint = newest(run.checkpoints)
     written = Written(spans, tokens, changed) if replay.plan else None
-    taken = step_of(checkpoint) if checkpoint else 0
-    return Verification(run.path, len(replay.consumed), altered, taken, written, examples)
+    taken = step_of(checkpoint) - replay.steps.start if checkpoint else 0
+    return Verification(run.path, len(replay.steps), altered, taken, written, examples)
 
 
 def _listed(replay: Replay, step: int, listed: Counter[str] | None) -> Iterable[Change]:
@@ -166,11 +166,14 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
         for difference in configs.difference(resolve(one.config), resolve(two.config))
         if difference[0].split(".")[0] not in ("name", "study", "track", "launch", "paths")
     ]
-    steps = min(len(one.consumed), len(two.consumed))
+    steps = range(max(one.steps.start, two.steps.start), min(one.steps.stop, two.steps.stop))
+    if not steps and one.steps and two.steps:
+        ranges = " and ".join(f"{some.start:,} to {some.stop - 1:,}" for some in (one.steps, two.steps))
+        raise RunError(f"{a.path} and {b.path} have no step in common ({ranges}): nothing to compare")
     tokens, shares, causes = 0, Counter[tuple[str, int]](), Counter[str]()
     first, differing = None, 0
     with (out or Path(os.devnull)).open("w") as file:
-        for step in range(steps):
+        for step in steps:
             batches = batch_a, batch_b = one.batch(step), two.batch(step)
             if batch_a.targets.shape != batch_b.targets.shape:
                 shapes = f"{batch_a.targets.shape} and {batch_b.targets.shape} (windows, predictions)"
@@ -186,10 +189,10 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
                 differing += difference.num_tokens
                 causes[difference.cause] += 1
                 file.write(json.dumps(difference._asdict()) + "\n")
-            progress(step + 1, steps)
+            progress(step + 1 - steps.start, len(steps))
     window = one.stream.window
     by_category = {name: (shares[name, 0] * window, shares[name, 1] * window) for name, _ in sorted(shares)}
-    return Comparison(keys, steps, tokens, differing, causes.total(), dict(causes), by_category, first)
+    return Comparison(keys, len(steps), tokens, differing, causes.total(), dict(causes), by_category, first)
 
 
 def _differences(

@@ -230,16 +230,34 @@ def push(
     folder: Annotated[
         Path, typer.Argument(help="A store, which is verified first, a run directory, or any other folder.")
     ],
-    url: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX")],
+    url: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX, or hf://USER/NAME for a model of a run.")],
     endpoint_url: Annotated[str | None, typer.Option(help="An S3 server other than Amazon's.")] = None,
     delete_local: Annotated[
         bool, typer.Option("--delete-local", help="Delete the folder once every file is verified.")
     ] = False,
+    step: Annotated[
+        int | None, typer.Option(help="hf:// only: which checkpoint; default: the final one of a run that is done.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="hf:// only: a new repository is private.")] = False,
 ) -> None:
-    """Upload a store or a run directory to S3: all or nothing, verified, resumable."""
+    """Upload a store or a run directory to S3: all or nothing, verified, resumable. Or one checkpoint to the hub.
+
+    `paribus push runs/small/k4-1a2b3c4d s3://bucket/k4` or `paribus push runs/small/k4-1a2b3c4d hf://me/k4 --step 500`"""
     from paribus import remote
     from paribus.data.store import MANIFEST, open_store
+    from paribus.errors import ConfigError
 
+    if url.startswith("hf://"):
+        from paribus import hub
+        from paribus.rundir import RunDir
+
+        if endpoint_url is not None or delete_local:
+            raise ConfigError(f"{url}: --endpoint-url and --delete-local are for s3:// only")
+        pushed = hub.push_model(RunDir(folder), url, step=step, private=private)
+        print(f"{pushed.line()}\nnext: a run with `model: {{kind: pretrained, path: {pushed.repository}}}`")
+        return
+    if step is not None or private:
+        raise ConfigError(f"{url}: --step and --private are for hf:// only")
     if (folder / MANIFEST).is_file():
         open_store(folder, verify=True)
     print(remote.push(folder, url, endpoint_url=endpoint_url, delete_local=delete_local).line())

@@ -19,6 +19,7 @@ from paribus.insertions.config import InsertionsConfig
 from paribus.insertions.dynamic import Dynamic
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, newest, step_of
+from paribus.start import first_state, load_optimizer, start_of, verify
 
 if TYPE_CHECKING:
     from paribus.insertions.payloads import Alphabet
@@ -171,8 +172,10 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
 
     stream, total = plain_stream(config)
     refuse_other_tokenizer(config)
+    start = start_of(config)
     if engine.rank == 0:
         verify_stores(config)
+        verify(start)
     overlay = untouched
     controls: list[Action] = []
     if config.insertions:
@@ -186,7 +189,8 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
         directory.set_status("running", num_steps=total)
-    job = Job(config.train, directory, config.seeds.weights, config.launch.progress)
+    state = first_state(config, start)
+    job = Job(config.train, directory, config.seeds.weights, config.launch.progress, state, start.schedule_steps)
     mirrors = Mirrors({})
     if engine.rank == 0:
         mirrors = build_trackers(config.track, directory, config.name, config.model_dump(mode="json"))
@@ -203,17 +207,20 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
             feed = Feed(config.data, config.seeds.order, overlay, files)
             return fit_with_olmo_core(engine, feed, stream, job, actions, log)
         engine.prepare(model)
+        if config.start.optimizer == "continued" and newest(directory.checkpoints) is None:
+            load_optimizer(engine, start, directory)
         return fit(engine, build_objective(config.objective), stream, job, actions, log)
 
 
 def plain_stream(config: RunConfig) -> tuple[Stream, int]:
-    """The stream of a run before anything is inserted, and its number of steps."""
+    """The stream of a run before anything is inserted, and the number of its last step."""
     from paribus.data.stream import build_stream
     from paribus.train.budget import num_steps
 
     with named("data"):
         stream = build_stream(config.data, config.seeds, config.train.batch_size)
-    return stream, num_steps(config.train, stream)
+    start = start_of(config)
+    return stream, start.first_step + num_steps(config.train, stream, start.schedule_steps)
 
 
 def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
@@ -224,7 +231,7 @@ def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
 
 
 def written(directory: RunDir, config: RunConfig, num_steps: int) -> "Plan | None":
-    """All that a run writes over the first so many steps: its plan, and the recorded segments of dynamic control.
+    """All that a run writes over the steps before `num_steps`: its plan, and the recorded segments of dynamic control.
 
     Every file is checked by its hash. Raises PlanError when one was altered, or a segment of these steps is missing."""
     from paribus.insertions.plan import verify_plan
@@ -272,9 +279,10 @@ def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alph
     base["seeds"] = {key: seed for key, seed in base["seeds"].items() if key != "weights"}
     for one in base["insertions"]["experiments"].values():
         one.pop("controller", None)  # of dynamic control: it decides later, and each of its segments says who did
-    base |= {"batch_size": config.train.batch_size, "num_steps": total}
+    first = start_of(config).first_step
+    base |= {"batch_size": config.train.batch_size, "num_steps": total} | ({"first_step": first} if first else {})
     words = alphabet(config.data, stream, config.insertions.eos)
-    size = geometry(stream, config.train.batch_size, total)
+    size = geometry(stream, config.train.batch_size, total, first)
     return config.insertions, size, words, config.seeds.insertions, base
 
 
@@ -308,13 +316,14 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
     from paribus.insertions.plan import table_lines
 
     stream, total = plain_stream(config)
-    facts = data_facts(config, stream, total)
+    facts, first = data_facts(config, stream, total), start_of(config).first_step
+    begins = f" (this run takes those from {first:,} on)" if first else ""
     state = "done" if directory.is_done else directory.status().get("state", "new")
     unique = "unbounded" if facts["unique_tokens"] is None else f"{facts['unique_tokens']:,}"
     passes = "" if facts["passes"] is None else f", {facts['passes']:.2f} passes"
     return [
         f"{directory.path} ({state})",
-        f"  {facts['steps']:,} steps of {config.train.batch_size} windows of {stream.window} predictions: "
+        f"  {facts['steps']:,} steps{begins} of {config.train.batch_size} windows of {stream.window} predictions: "
         f"{facts['total_tokens']:,} tokens, {unique} unique{passes}",
         f"  categories: {', '.join(stream.categories)}",
         *([f"  {line}" for line in table_lines(compile_insertions(config))] if config.insertions else []),
@@ -322,7 +331,9 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
 
 
 def data_facts(config: RunConfig, stream: Stream, total: int) -> dict[str, Any]:
-    """How much the run reads: total tokens, unique ones (expected, where windows are random), and passes over those."""
+    """How much the run reads: total tokens, unique ones (expected, where windows are random), and passes over those.
+
+    All are counted from step 0, also where the run continues another one's data."""
     from paribus.data.stream import unique_tokens
 
     windows = total * config.train.batch_size

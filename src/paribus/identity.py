@@ -8,8 +8,10 @@ from paribus.data.config import TextData, TokenFilesData
 from paribus.evals.config import LossEval, input_files, name_input
 from paribus.insertions.config import experiment_files
 from paribus.models.config import Pretrained
+from paribus.models.origin import locate
 from paribus.run_config import RunConfig
-from paribus.rundir import files_fingerprint, folder_fingerprint, input_fingerprint
+from paribus.rundir import files_fingerprint, input_fingerprint, named_fingerprint
+from paribus.train.config import StartConfig
 
 LONG_READ_BYTES = 2**30  # reading more than this shows a bar
 
@@ -20,9 +22,15 @@ def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[
     The same run has the same identity wherever its stores, token files and pretrained weights lie. prints: those to use,
     when the files need not be at hand. Raises DataError when a store or a token file is missing."""
     mapping = config.model_dump(mode="json")
+    for key in ("step", "sha256"):  # they say where the weights lie and that they are whole: their content says it all
+        mapping["model"].pop(key, None)
+    if not config.start.continued:  # nothing to name: such a run is what it was before there was anything to continue
+        del mapping["start"]
     for name, found in (fingerprints(config) if prints is None else prints).items():
         if name == "model":
             mapping["model"]["path"] = found
+        elif name in ("start.optimizer", "start.step"):
+            mapping["start"][name.removeprefix("start.")] = found
         elif name == "data":
             mapping["data"]["store"] = found
         elif name.startswith("data."):
@@ -62,8 +70,8 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
     prints = {name: open_store(path).fingerprint for name, path in stores(config).items()}
     if isinstance(config.data, TokenFilesData):
         prints |= _token_files(config.data)
-    if isinstance(config.model, Pretrained) and Path(config.model.path).is_dir():
-        prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
+    if isinstance(config.model, Pretrained):
+        prints |= _origin(config.model, config.start)
     for name, experiment in config.insertions.experiments.items() if config.insertions else ():
         for key, path in experiment_files(experiment).items():
             label = f"insertions.{name}" if key == "file" else f"insertions.{name}/{key}"
@@ -71,6 +79,18 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
     for name, evaluation in config.evals.items():
         for key, path in input_files(evaluation).items():
             prints[f"evals.{name}/{key}"] = input_fingerprint(Path(path), f"evals.{name}.{key}")
+    return prints
+
+
+def _origin(model: Pretrained, start: StartConfig) -> dict[str, str]:
+    """What a run begins with: weights and, where they are continued, the optimizer's state and the step."""
+    origin = locate(model, optimizer=start.optimizer == "continued")
+    found = origin.fingerprint(weights=model.init == "weights")
+    prints = {} if found is None else {"model": found}
+    if start.optimizer == "continued":
+        prints["start.optimizer"] = named_fingerprint(origin.optimizer_files())
+    if "continued" in (start.schedule, start.data):
+        prints["start.step"] = str(origin.step)
     return prints
 
 
@@ -109,8 +129,8 @@ def refuse_other_tokenizer(config: RunConfig) -> None:
         or not isinstance(config.data, TextData)
     ):
         return
-    file = Path(config.model.path) / "tokenizer.json"
-    if file.is_file():
+    folder = locate(config.model).folder
+    if folder is not None and (file := folder / "tokenizer.json").is_file():
         open_store(config.data.store).check_tokenizer(read_tokenizer(file))
 
 
@@ -118,7 +138,7 @@ def hub_commit(config: RunConfig) -> dict[str, str]:
     """The commit of the hub's repository that the model was loaded from; pin `model.revision` to name it beforehand."""
     from huggingface_hub import try_to_load_from_cache
 
-    if not isinstance(config.model, Pretrained) or Path(config.model.path).is_dir():
+    if not isinstance(config.model, Pretrained) or locate(config.model).kind != "hub":
         return {}
     cached = try_to_load_from_cache(config.model.path, "config.json", revision=config.model.revision)
     return {"model_commit": Path(cached).parent.name} if isinstance(cached, str) else {}

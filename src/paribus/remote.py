@@ -65,17 +65,17 @@ def push(
         for run in listings.runs(folder):
             locks.enter_context(RunDir(run).lock())
         stored = prefix.stored()
-        with _bar("reading", total, progress) as advance:
+        with bar("reading", total, progress) as advance:
             files = _each(lambda name: listings.read(folder, name, advance), listings.names(folder))
         listing = listings.describe(folder, files)
         content = listing.model_dump_json(indent=1).encode() + b"\n"
         _withdraw(prefix, stored, listing, content)
         missing = [file for file in files if stored.get(file.path) != Stored(file.size, file.etag)]
-        with _bar("uploading", sum(file.size for file in missing), progress) as advance:
+        with bar("uploading", sum(file.size for file in missing), progress) as advance:
             bytes_sent = _upload(folder, missing, prefix, advance)
         prefix.put(LISTING, content)
         if delete_local:
-            with _bar("verifying", listing.num_bytes, progress) as advance:
+            with bar("verifying", listing.num_bytes, progress) as advance:
                 _each(lambda file: _verify(prefix, file, advance), files)
             listings.delete(folder, files)
     num_deleted = len(files) if delete_local else 0
@@ -177,7 +177,7 @@ def pull(
             for stray in sorted(growing.rglob("*")):  # from a pull of what was there before
                 if stray.is_file() and stray.name != LOCK and stray.relative_to(growing).as_posix() not in wanted:
                     stray.unlink()
-            with _bar("downloading", listing.num_bytes, progress) as advance:
+            with bar("downloading", listing.num_bytes, progress) as advance:
                 fetched = _each(lambda file: _download(prefix, file, growing, advance), listing.files)
             (growing / LOCK).unlink()
             growing.rename(folder)
@@ -264,7 +264,7 @@ def _in_words(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bar(what: str, num_bytes: int, progress: bool) -> Iterator[Advance]:
+def bar(what: str, num_bytes: int, progress: bool) -> Iterator[Advance]:
     """A progress bar on stderr, advanced in bytes from any thread."""
     if not progress or num_bytes == 0:
         yield lambda _: None
@@ -273,9 +273,9 @@ def _bar(what: str, num_bytes: int, progress: bool) -> Iterator[Advance]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=num_bytes)
-        yield lambda count: bar.advance(task, count)
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as drawn:
+        task = drawn.add_task(what, total=num_bytes)
+        yield lambda count: drawn.advance(task, count)
 
 
 def _size(num_bytes: int) -> str:

@@ -19,6 +19,7 @@ from paribus.errors import RunError
 from paribus.identity import fingerprints
 from paribus.insertions.trace import Watch
 from paribus.rundir import RunDir
+from paribus.start import start_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,9 +37,11 @@ class Replay:
         self.run, self.config = run, experiment.load(run)
         experiment.refuse_changes(run, self.config)
         self.consumed = np.fromfile(run.stream_path, dtype="<u8")  # the hash of every batch that was trained on
+        first = start_of(self.config).first_step
+        self.steps = range(first, first + len(self.consumed))  # that the run has taken
         data = self.config.data
         self.store = open_store(Path(data.store), verify=True) if isinstance(data, TextData) else None
-        self.plan = experiment.written(run, self.config, len(self.consumed))
+        self.plan = experiment.written(run, self.config, self.steps.stop)
         self.watch = Watch(self.plan.overlay if self.plan else untouched)
         self.stream = build_stream(data, self.config.seeds, self.config.train.batch_size, self.watch)
 
@@ -47,7 +50,7 @@ class Replay:
 
     def was_consumed(self, step: int, batch: Batch) -> bool:
         """Whether the trainer logged this very batch at this step."""
-        return int.from_bytes(batch.digest(), "little") == int(self.consumed[step])
+        return int.from_bytes(batch.digest(), "little") == int(self.consumed[step - self.steps.start])
 
     def written(self, step: int) -> NDArray[np.bool_]:
         """(B, S): which tokens of the step that was replayed last the plan writes."""

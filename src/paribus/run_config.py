@@ -12,7 +12,7 @@ from paribus.insertions.dynamic import Dynamic
 from paribus.models.config import Architecture, ModelConfig, Pretrained
 from paribus.objectives.config import NextToken, ObjectiveConfig
 from paribus.track.config import TrackConfig
-from paribus.train.config import LaunchConfig, ReduceOnPlateau, TrainConfig
+from paribus.train.config import LaunchConfig, ReduceOnPlateau, StartConfig, TrainConfig
 
 
 class Paths(Section):
@@ -44,6 +44,7 @@ class RunConfig(Section):
     seeds: Seeds = Seeds()
     data: DataConfig
     model: ModelConfig
+    start: StartConfig = StartConfig()
     objective: ObjectiveConfig = NextToken()
     train: TrainConfig
     insertions: InsertionsConfig | None = Field(None, description="what is written over the stream; null: nothing")
@@ -67,6 +68,13 @@ class RunConfig(Section):
         refused = olmo_core_refusal(self) if self.launch.engine == "olmo_core" else None
         if refused is not None:
             raise ValueError(f"launch.engine: olmo_core: {refused}")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_continue(self) -> "RunConfig":
+        has_weights = isinstance(self.model, Pretrained) and self.model.init == "weights"
+        for key in () if has_weights else self.start.continued:
+            raise ValueError(f"start.{key}: continued needs the weights of a `model` of kind pretrained, found none")
         return self
 
     @model_validator(mode="after")
@@ -108,6 +116,8 @@ def olmo_core_refusal(config: RunConfig) -> str | None:
         return "train.gradient_checkpointing and train.compile: false is expected"
     if config.insertions and any(isinstance(one, Dynamic) for one in config.insertions.experiments.values()):
         return "its loader reads ahead of the controllers: no insertions of kind dynamic are expected"
+    if config.start.continued:
+        return f"it begins anew: start.{config.start.continued[0]}: restarted or fresh is expected"
     if rows % min(train.micro_batch_size or rows, rows):
         return (
             f"train.micro_batch_size: a divisor of a rank's {rows} windows is expected, found {train.micro_batch_size}"

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -67,16 +67,25 @@ def file_sha256(path: Path) -> str:
 def folder_fingerprint(folder: Path, *, weights: bool) -> str:
     """The SHA-256 of a pretrained model: its config.json and, with `weights`, its safetensors; not of the folder's name."""
     files = [folder / "config.json", *(sorted(folder.glob("*.safetensors")) if weights else [])]
-    states = [(path, path.stat()) for path in files if path.is_file()]
-    hashes = [(path.name, _remembered_sha256(path, state.st_size, state.st_mtime_ns)) for path, state in states]
+    return named_fingerprint(path for path in files if path.is_file())
+
+
+def named_fingerprint(paths: Iterable[Path]) -> str:
+    """The SHA-256 of the names and hashes of files that are there, in this order; not of their folders."""
+    hashes = [(path.name, known_sha256(path)) for path in paths]
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """The SHA-256 of a file, read once a process unless it changed."""
+    state = path.stat()
+    return _remembered_sha256(path, state.st_size, state.st_mtime_ns)
 
 
 def input_fingerprint(path: Path, where: str) -> str:
     """The SHA-256 of a file that a run reads; `where`: the key that names it. Raises RunError when it is missing."""
     try:
-        state = path.stat()
-        return _remembered_sha256(path, state.st_size, state.st_mtime_ns)
+        return known_sha256(path)
     except OSError as error:
         raise RunError(f"{where}: {path}: cannot be read: {error.strerror or error}") from error
 

@@ -341,3 +341,22 @@ def test_a_dry_run_says_nothing_of_the_controller(tmp_path, store, files):
         "count every 4 steps, decided by its controller: unknown tokens"
     )
     assert not run.path.exists()
+
+
+def test_a_run_that_goes_on_from_another_begins_its_own_segments(tmp_path, store, files):
+    """Its segments lie at the steps of the stream that it continues, and the first one is given the initial state."""
+    first, config = steered(tmp_path / "first", store, files, {"count": 3}, steps=6)
+    experiment.run(first, config)
+    origin = [f'model={{"kind": "pretrained", "path": "{first.path}", "step": 6}}', "start.data=continued"]
+    rest, config = steered(tmp_path / "rest", store, files, {"count": 2}, *origin, steps=4)
+    experiment.run(rest, config)
+    assert sorted(path.name for path in (rest.control / "count").iterdir()) == ["step-000006", "step-000008"]
+    found = verify(rest)
+    assert found.holds
+    assert found.written.spans > 0
+    plan = experiment.written(rest, config, 10)
+    assert int(plan.spans.start.min()) >= plan.geometry.first_row * plan.geometry.row_tokens
+    other, config = steered(tmp_path / "other", store, files, {"count": 4}, *origin, steps=4)
+    with pytest.raises(PlanError, match="goes on at step 6; a divisor of that"):
+        experiment.run(other, config)
+    assert not other.path.exists()

@@ -1,5 +1,6 @@
-"""A Hugging Face hub on loopback: as much of its HTTP interface as reading files of a repository takes."""
+"""A Hugging Face hub on loopback: as much of its HTTP interface as reading and committing files takes."""
 
+import base64
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+TOKEN = "hf_of_this_test"
 Repositories = Mapping[
     str, Mapping[str, Mapping[str, bytes]]
 ]  # "datasets/owner/name" or "owner/name" -> branch -> files
@@ -37,6 +39,34 @@ def hub(repositories: Repositories) -> Iterator[str]:
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
         do_HEAD = do_GET  # noqa: N815 -- the name that the base class looks for
+
+        def do_POST(self) -> None:
+            """Make a repository, say how files come (all inside the commit), and take a commit: into `repositories`."""
+            path, body = self.path.split("?")[0].strip("/"), self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                return self.answer(401, b"{}", {})
+            if path == "api/validate-yaml":  # of a card
+                return self.json({"errors": [], "warnings": []})
+            if path == "api/repos/create":
+                asked = json.loads(body)
+                name = f"{asked['organization']}/{asked['name']}"
+                repositories.setdefault(name, {}).setdefault(
+                    "main", {"visibility": str(asked.get("visibility")).encode()}
+                )  # type: ignore[attr-defined]
+                return self.json({"url": f"http://{self.headers['Host']}/{name}", "name": name})
+            name, _, verb = path.removeprefix("api/models/").removesuffix("/main").rpartition("/")
+            if name not in repositories:
+                return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            if verb == "preupload":
+                files = [file["path"] for file in json.loads(body)["files"]]
+                modes = [{"path": file, "uploadMode": "regular", "shouldIgnore": False} for file in files]
+                return self.json({"files": modes})
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    repositories[name]["main"][line["value"]["path"]] = content  # type: ignore[index]
+            sha = commit("main")
+            return self.json({"commitUrl": f"http://{self.headers['Host']}/{name}/commit/{sha}", "commitOid": sha})
 
         def file(self, files: Mapping[str, bytes], name: str, sha: str) -> None:
             headers = {"X-Repo-Commit": sha, "ETag": '"1"', "Accept-Ranges": "bytes"}

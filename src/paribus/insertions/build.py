@@ -15,8 +15,8 @@ from paribus.insertions.payloads import Alphabet
 from paribus.insertions.plan import Geometry, Plan, open_plan, write_plan
 
 
-def geometry(stream: Stream, batch_size: int, num_steps: int) -> Geometry:
-    return Geometry(batch_size, stream.row_tokens, num_steps, stream.windows_per_epoch)
+def geometry(stream: Stream, batch_size: int, num_steps: int, first_step: int = 0) -> Geometry:
+    return Geometry(batch_size, stream.row_tokens, num_steps, stream.windows_per_epoch, first_step)
 
 
 def alphabet(data: DataConfig, stream: Stream, eos: str | None) -> Alphabet:

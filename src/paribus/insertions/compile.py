@@ -41,7 +41,7 @@ def compile_plan(
     Raises PlanError for an item that cannot be used, places that overlap or leave the run, and for more copies than there
     is room for: it names the experiments and how many items and tokens do not fit."""
     names = {} if config.control else config.experiments
-    items = {name: _items(one, alphabet, geometry) for name, one in names.items()}
+    items = {name: _items(name, one, alphabet, geometry) for name, one in names.items()}
     whole = [step for one in names.values() if isinstance(one.where, WholeBatch) for step in one.where.steps]
     wanted = {name: _want(name, one, items[name], geometry, seed, whole) for name, one in names.items()}
     starts = _place(wanted, items, geometry, seed)
@@ -95,8 +95,13 @@ def _facts(config: Experiment, items: Items, wanted: _Wanted) -> dict[str, Any]:
     return {"kind": config.kind, "items": len(items.line), "copies": len(wanted.item)}
 
 
-def _items(config: Experiment, alphabet: Alphabet, geometry: Geometry) -> Items:
+def _items(name: str, config: Experiment, alphabet: Alphabet, geometry: Geometry) -> Items:
     if isinstance(config, Dynamic):
+        if geometry.first_step % config.every:
+            raise PlanError(
+                f"insertions.experiments.{name}.every: the run goes on at step {geometry.first_step:,}; a divisor of that "
+                f"is expected, so that a segment begins there, found {config.every}"
+            )
         return NOTHING  # its texts are not known before its steps come
     if isinstance(config, Hdf5):
         return map_items(config, alphabet, geometry)
@@ -146,17 +151,22 @@ def _count_up(counts: Ints) -> Ints:
 def _rows(name: str, within: Within, epochs: Any, geometry: Geometry) -> Intervals:
     """The rows that a part of the run has. Raises PlanError when it is not inside the run, or has none."""
     size, where = geometry, f"insertions.experiments.{name}.where"
-    first, stop = 0, size.num_rows
+    first, stop = size.first_row, size.num_rows
     if within.steps is not None:
         first, stop = (step * size.batch_size for step in within.steps)
     elif within.tokens is not None:
         first, stop = -(-within.tokens[0] // size.row_tokens), within.tokens[1] // size.row_tokens
     elif within.fraction is not None:
-        first, stop = (round(part * size.num_rows) for part in within.fraction)
+        first, stop = (first + round(part * (stop - first)) for part in within.fraction)
     if stop > size.num_rows:
         raise PlanError(
             f"{where}.within: ends at row {stop:,}, but the run has {size.num_rows:,} rows: {size.num_steps:,} steps, "
             f"{size.num_tokens:,} tokens"
+        )
+    if first < size.first_row:
+        raise PlanError(
+            f"{where}.within: begins at row {first:,}, but the run begins at row {size.first_row:,}: step "
+            f"{size.first_step:,}, token {size.first_row * size.row_tokens:,} of the stream that it continues"
         )
     intervals = [(first, stop)]
     if epochs != "all":
@@ -169,10 +179,16 @@ def _rows(name: str, within: Within, epochs: Any, geometry: Geometry) -> Interva
     kept = [(a, b) for a, b in intervals if a < b]
     if not kept:
         raise PlanError(
-            f"{where}: no row of the run lies there; the run has {size.num_steps:,} steps of {size.batch_size} rows"
+            f"{where}: no row of the run lies there; the run has {_own_steps(size)} of {size.batch_size} rows"
         )
     start, end = np.array(kept, np.int64).T
     return Intervals(start, end)
+
+
+def _own_steps(geometry: Geometry) -> str:
+    if not geometry.first_step:
+        return f"{geometry.num_steps:,} steps"
+    return f"the steps {geometry.first_step:,} to {geometry.num_steps - 1:,}"
 
 
 def _steps_inside(span: Intervals, geometry: Geometry) -> Ints:
@@ -230,10 +246,14 @@ def _explicit(name: str, items: Items, geometry: Geometry) -> _Wanted:
         np.array([p for own in items.positions for p in own], np.int64),
     )
     length = items.lengths[item]
-    outside = (start < 0) | (start + length > geometry.num_tokens)
+    first = geometry.first_row * geometry.row_tokens
+    outside = (start < first) | (start + length > geometry.num_tokens)
     crossing = start % geometry.row_tokens + length > geometry.row_tokens
     for wrong, what in (
-        (outside, f"leaves the run of {geometry.num_tokens:,} tokens"),
+        (
+            outside,
+            f"leaves the run of {geometry.num_tokens:,} tokens" + (f", which begins at {first:,}" if first else ""),
+        ),
         (crossing, f"crosses the end of a row of {geometry.row_tokens:,} tokens"),
     ):
         if wrong.any():
@@ -248,10 +268,12 @@ def _explicit(name: str, items: Items, geometry: Geometry) -> _Wanted:
 
 def _whole_batches(name: str, items: Items, steps: list[int], geometry: Geometry) -> _Wanted:
     """One item a row, in turn; the rest of the row is end-of-text."""
-    beyond = [step for step in steps if step >= geometry.num_steps]
+    beyond = [step for step in steps if not geometry.first_step <= step < geometry.num_steps]
     if beyond or len(set(steps)) < len(steps):
+        from_ = f"from {geometry.first_step:,} and " if geometry.first_step else ""
         raise PlanError(
-            f"insertions.experiments.{name}.where.steps: each once, below {geometry.num_steps:,}, is expected, found {steps}"
+            f"insertions.experiments.{name}.where.steps: each once, {from_}below {geometry.num_steps:,}, is expected, "
+            f"found {steps}"
         )
     size = geometry.batch_size
     row = (np.array(sorted(steps))[:, None] * size + np.arange(size)).ravel()

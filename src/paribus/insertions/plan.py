@@ -33,14 +33,25 @@ class Geometry(NamedTuple):
     row_tokens: int  # S: the tokens of a window that its source supplies
     num_steps: int
     rows_per_epoch: int | None = None  # None: windows are drawn independently
+    first_step: int = 0  # of a run that continues another one's stream: its own steps are first_step .. num_steps
+
+    @property
+    def first_row(self) -> int:
+        return self.batch_size * self.first_step
 
     @property
     def num_rows(self) -> int:
+        """Where the run's rows end; they are numbered from the stream's beginning."""
         return self.batch_size * self.num_steps
 
     @property
     def num_tokens(self) -> int:
+        """Where its tokens end."""
         return self.num_rows * self.row_tokens
+
+    def to_json(self) -> dict[str, int | None]:
+        """As a manifest says it; a run that begins at step 0 does not mention it."""
+        return {name: value for name, value in self._asdict().items() if name != "first_step" or value}
 
 
 class Spans(NamedTuple):
@@ -113,7 +124,7 @@ class Plan:
 
     def table(self) -> Iterator[dict[str, Any]]:
         """What each experiment writes: items, copies, tokens, their share of the stream, first and last step."""
-        length = self.spans.length
+        length, size = self.spans.length, self.geometry
         for number, name in enumerate(self.experiments):
             own = self.spans.experiment == number
             start = self.spans.start[own]
@@ -123,7 +134,7 @@ class Plan:
                 "items": len(np.unique(self.spans.item[own])),
                 "copies": len(start),
                 "tokens": tokens,
-                "share": tokens / self.geometry.num_tokens,
+                "share": tokens / ((size.num_rows - size.first_row) * size.row_tokens),
                 "first_step": int(start[0]) // self._per_step if len(start) else None,
                 "last_step": int(start[-1]) // self._per_step if len(start) else None,
             }
@@ -162,7 +173,7 @@ def make_manifest(
     return {
         "format": "paribus-plan",
         "version": 1,
-        "geometry": geometry._asdict(),
+        "geometry": geometry.to_json(),
         "experiments": dict(experiments),
         "arrays": arrays,
         "base": dict(base),

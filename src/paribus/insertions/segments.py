@@ -38,6 +38,7 @@ class Segments:
     def __init__(self, plan: Plan, folder: Path) -> None:
         """plan: of the run; folder: RUNDIR/control, which need not exist."""
         self.plan, self.folder = plan, folder
+        self.first_step = plan.geometry.first_step
         experiments = plan.manifest["experiments"]
         self.every = {name: int(facts["every"]) for name, facts in experiments.items() if facts["kind"] == "dynamic"}
         self._open: dict[str, tuple[int, Plan]] = {}  # the segment of each experiment that was used last
@@ -80,7 +81,7 @@ class Segments:
 
     def state(self, name: str, step: int) -> dict[str, Any]:
         """The state that the controller is given at this step."""
-        if step == 0:
+        if step == self.first_step:
             return dict(self.plan.manifest["experiments"][name]["initial_state"])
         return dict(self._manifest(name, step - self.every[name])["decision"]["state"])
 
@@ -91,11 +92,11 @@ class Segments:
         return {"num_prompts": float(decision["num_prompts"]), **numbers}
 
     def verified(self, num_steps: int) -> Plan:
-        """Everything that is written over the first so many steps, as one plan, every file checked by its hash.
+        """Everything that is written over the steps before `num_steps`, as one plan, every file checked by its hash.
 
         Raises PlanError when a segment of these steps is missing, or any was altered."""
         parts = [self.plan]
-        for step, name in _in_order(self.every, num_steps):
+        for step, name in _in_order(self.every, range(self.first_step, num_steps)):
             segment, folder = self.segment(name, step), self.path(name, step)
             verify_plan(segment, folder)
             found = hashlib.sha256((folder / PROMPTS).read_bytes()).hexdigest()
@@ -125,7 +126,7 @@ class Segments:
             "experiment": name,
             "steps": [step, min(step + every, self.plan.geometry.num_steps)],
             "state": self.state(name, step),
-            "previous": fingerprint(self._manifest(name, step - every)) if step else None,
+            "previous": fingerprint(self._manifest(name, step - every)) if step > self.first_step else None,
             "around": {other: fingerprint(self._manifest(other, first)) for other, first in self._before(name, step)},
         }
 
@@ -152,9 +153,9 @@ class Segments:
             raise PlanError(f"{self.path(name, step)}: a damaged segment ({error})") from None
 
 
-def _in_order(every: Mapping[str, int], num_steps: int) -> Iterator[tuple[int, str]]:
-    """(first step, experiment) of all segments of the first steps, as they were decided."""
-    for step in range(num_steps):
+def _in_order(every: Mapping[str, int], steps: range) -> Iterator[tuple[int, str]]:
+    """(first step, experiment) of all segments of these steps, as they were decided."""
+    for step in steps:
         yield from ((step, name) for name, own in every.items() if step % own == 0)
 
 

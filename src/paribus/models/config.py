@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from paribus.config import PositiveCount, Section
+from paribus.config import Count, PositiveCount, Section
 
 
 class Preset(Section):
@@ -27,11 +27,18 @@ class Architecture(Section):
 
 
 class Pretrained(Section):
-    """A local folder or hub id; `init: scratch` takes only its config."""
+    """The weights of another run, folder, URL or hub id; `init: scratch` takes only its config."""
 
     kind: Literal["pretrained"] = "pretrained"
-    path: str
-    revision: str | None = None
+    path: str = Field(
+        description="a run directory, a Hugging Face folder, an OLMo folder `step1000-unsharded`, the URL of such a "
+        "folder, or a hub id"
+    )
+    step: Count | None = Field(
+        None, description="which checkpoint of a run directory; elsewhere the folder `step<N>-unsharded` below the path"
+    )
+    revision: str | None = Field(None, description="of a hub id: a branch, a tag or a commit")
+    sha256: dict[str, str] = Field({}, description="file: digest; what a URL's files must be")
     init: Literal["weights", "scratch"] = "weights"
 
 

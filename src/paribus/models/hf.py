@@ -5,17 +5,18 @@ import difflib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
-from paribus.errors import ConfigError
+from paribus.errors import ConfigError, ParibusError
+from paribus.models import olmo
 from paribus.models.config import Architecture, ModelConfig, Preset, Pretrained
+from paribus.models.origin import locate
 from paribus.models.presets import PRESETS, Shape
+from paribus.models.quiet import without_bars
 
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -105,24 +106,23 @@ def _checked_keys(model_type: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pretrained(config: Pretrained, vocab_size: int, window: int) -> PreTrainedModel:
-    where = f"model.path: {config.path}"
-    is_folder = Path(config.path).is_dir()
-    if not is_folder and (config.path.startswith((".", "/", "~")) or config.path.count("/") > 1):
-        raise ConfigError(f"{where}: no such folder")
-    if is_folder and not (Path(config.path) / "config.json").is_file():
-        raise ConfigError(
-            f"{where}: the folder holds no config.json; a folder that `save_pretrained` wrote is expected"
-        )
+    where, origin = f"model.path: {config.path}", locate(config)
+    source, is_folder = origin.folder or config.path, origin.folder is not None
     with _loading(where, is_folder):
-        found = AutoConfig.from_pretrained(config.path, revision=config.revision)
+        if origin.kind == "olmo" and origin.folder is not None:
+            found = olmo.read_config(origin.folder)
+        else:
+            found = AutoConfig.from_pretrained(source, revision=config.revision)
     if found.vocab_size < vocab_size:
         raise ConfigError(f"{where}: its vocabulary has {found.vocab_size} entries, but the data has {vocab_size} ids")
     _fit_positions(found, window, grow=config.init == "scratch")
     if config.init == "scratch":
         return _scratch(found)
     with _loading(where, is_folder):
+        if origin.kind == "olmo" and origin.folder is not None:
+            return olmo.read_model(origin.folder)
         model, report = AutoModelForCausalLM.from_pretrained(
-            config.path,
+            source,
             revision=config.revision,
             dtype=torch.float32,
             use_safetensors=True,  # no pickle is ever loaded
@@ -143,23 +143,13 @@ def _loading(where: str, is_folder: bool) -> Iterator[None]:
     try:
         with without_bars():
             yield
+    except ParibusError:
+        raise
     except Exception as error:  # OSError, ValueError, safetensors' and huggingface_hub's own: all mean "not loadable"
         hint = "" if is_folder else "; not a local folder, and the hub did not give it (offline, misspelt or private?)"
         raise ConfigError(f"{where}: cannot be loaded{hint}: {_one_line(error)}") from error
     finally:
         hub.setLevel(level)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Silence transformers' own progress bars for a block: a run has one bar."""
-    was_on = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            transformers_logging.enable_progress_bar()
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from paribus.models.hf import without_bars
+from paribus.models.quiet import without_bars
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

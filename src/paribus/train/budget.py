@@ -8,8 +8,10 @@ from paribus.train.config import TrainConfig
 from paribus.train.optim import check_schedule
 
 
-def num_steps(config: TrainConfig, stream: Stream) -> int:
+def num_steps(config: TrainConfig, stream: Stream, before: int = 0) -> int:
     """The optimizer steps of a run: exactly floor(budget / what one step takes), whatever else is configured.
+
+    before: steps taken earlier that the schedule counts.
 
     Raises ConfigError when the budget is less than one step, counts epochs of a stream that has none, or is too short
     for the schedule."""
@@ -31,5 +33,5 @@ def num_steps(config: TrainConfig, stream: Stream) -> int:
             raise ConfigError(
                 f"train.budget.epochs: {budget.epochs} is less than one step of {config.batch_size} windows"
             )
-    check_schedule(config.schedule, steps)
+    check_schedule(config.schedule, before + steps)
     return steps

@@ -119,6 +119,23 @@ class TrainConfig(Section):
     log_every: PositiveCount = 10
 
 
+class StartConfig(Section):
+    """How a run goes on from the weights of another one: what of it begins anew, and what is continued."""
+
+    optimizer: Literal["fresh", "continued"] = Field("fresh", description="AdamW's moments and step counts")
+    schedule: Literal["restarted", "continued"] = Field(
+        "restarted", description="the learning rate; continued: the steps before count, warm-up and decay included"
+    )
+    data: Literal["restarted", "continued"] = Field(
+        "restarted", description="continued: steps are numbered on, with the batch that comes next in training order"
+    )
+
+    @property
+    def continued(self) -> list[str]:
+        """The keys that say so."""
+        return [key for key, value in self.model_dump().items() if value == "continued"]
+
+
 class LaunchConfig(Section):
     """Where and how a run executes: no part of its identity, the data never depends on it."""
 

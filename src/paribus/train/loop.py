@@ -46,6 +46,8 @@ class Job(NamedTuple):
     run: RunDir
     seed: int  # of the dropout
     bar: bool = True  # a progress bar where stderr is a terminal
+    start: LoopState = LoopState()  # at its first step
+    schedule_steps: int = 0  # before the first one, that the schedule counts
 
 
 class Outcome(NamedTuple):
@@ -84,7 +86,7 @@ def fit(engine: Engine, objective: Objective, stream: Stream, job: Job, actions:
             session.clock.lap("loop_s")
             batch = stream.batches(state.step)
             session.clock.lap("data_s")
-            lr = _learning_rate(job.config, state, session.total)
+            lr = _learning_rate(job, state, session.total)
             report = engine.step(objective, batch, lr, key(job.seed, "dropout", state.step) % 2**62)
             if report.update == "refused":
                 raise diverged(session, state.step + 1, report, batch)
@@ -97,8 +99,8 @@ def begin(
     host: Host, stream: Stream, job: Job, actions: Sequence[Action], log: Log
 ) -> Iterator[tuple[Session, LoopState]]:
     """Open a run at its newest checkpoint; of a new one, act and save before the first step."""
-    total = num_steps(job.config, stream)
-    state, offsets = _resume(host, job.run)
+    total = job.start.step + num_steps(job.config, stream, job.schedule_steps)
+    state, offsets = _resume(host, job)
     is_writer = host.rank == 0
     with (
         Interrupts() as interrupts,
@@ -135,13 +137,14 @@ def end(session: Session, state: LoopState) -> Outcome:
     return Outcome("stopped", state.step, f"{number.name} after step {state.step}", number)
 
 
-def _resume(host: Host, run: RunDir) -> tuple[LoopState, dict[str, int]]:
+def _resume(host: Host, job: Job) -> tuple[LoopState, dict[str, int]]:
     """Load the newest checkpoint; without one, the beginning and no offsets."""
+    run = job.run
     folder = newest(run.checkpoints)
     if host.rank == 0 and folder:
         checkpoint.verify(folder)
     host.barrier()
-    saved = checkpoint.load_state(folder) if folder else {"loop": LoopState().to_json(), "offsets": {}}
+    saved = checkpoint.load_state(folder) if folder else {"loop": job.start.to_json(), "offsets": {}}
     if folder:
         host.load(folder)
     state = LoopState.from_json(saved["loop"])
@@ -150,11 +153,12 @@ def _resume(host: Host, run: RunDir) -> tuple[LoopState, dict[str, int]]:
     return state, saved["offsets"]
 
 
-def _learning_rate(config: TrainConfig, state: LoopState, total: int) -> float:
+def _learning_rate(job: Job, state: LoopState, total: int) -> float:
     """The rate of the step after `state`."""
-    schedule = config.schedule
+    schedule = job.config.schedule
     reduced = state.plateau.factor(schedule) if isinstance(schedule, ReduceOnPlateau) else 1.0
-    return config.optimizer.lr * lr_factor(schedule, state.step + 1, total) * reduced
+    shift = job.schedule_steps - job.start.step  # from the run's numbers to the schedule's
+    return job.config.optimizer.lr * lr_factor(schedule, state.step + 1 + shift, total + shift) * reduced
 
 
 def _record(session: Session, state: LoopState, report: StepReport, lr: float) -> LoopState:
@@ -180,16 +184,20 @@ def _act(session: Session, state: LoopState) -> LoopState:
         if last:
             state = state._replace(finished=finish_reason(state, session.job.config, session.total))
         for number, action in enumerate(session.actions):
-            if number not in ran and _is_due(action, state, session.total):
+            if number not in ran and _is_due(action, state, session):
                 ran.add(number)
                 state = after_evaluation(state, session.job.config, _run(session, action, state))
     return state
 
 
-def _is_due(action: Action, state: LoopState, total: int) -> bool:
-    if state.step == 0:
+def _is_due(action: Action, state: LoopState, session: Session) -> bool:
+    if state.step == session.job.start.step:
         return action.at_start
-    return bool(state.finished) or state.step == total or (action.every is not None and state.step % action.every == 0)
+    return (
+        bool(state.finished)
+        or state.step == session.total
+        or (action.every is not None and state.step % action.every == 0)
+    )
 
 
 def _run(session: Session, action: Action, state: LoopState) -> dict[str, float]:
@@ -218,7 +226,8 @@ def _publish(session: Session, step: int, values: Mapping[str, float]) -> None:
 def _checkpoint(session: Session, state: LoopState, *, is_asked: bool) -> LoopState:
     """Write the checkpoint of this step when one is due or asked for, then delete those that are no longer kept."""
     host, run = session.host, session.job.run
-    decided = state.retention.decide(session.job.config.checkpoints, state.step, is_last=bool(state.finished))
+    first, config = session.job.start.step, session.job.config
+    decided = state.retention.decide(config.checkpoints, state.step, is_last=bool(state.finished), first=first)
     state = state._replace(retention=decided)
     if state.step in decided.keeps() or is_asked:
         session.clock.lap("loop_s")

@@ -33,12 +33,12 @@ class Retention(NamedTuple):
             state = state._replace(reference=smoothed, improvements=(*self.improvements, step))
         return state
 
-    def decide(self, config: Checkpoints, step: int, *, is_last: bool) -> "Retention":
-        """Take in that a step is over: it may be one of `every`, the initial or the final one."""
+    def decide(self, config: Checkpoints, step: int, *, is_last: bool, first: int = 0) -> "Retention":
+        """Take in that a step is over: it may be one of `every`, the initial or the final one. first: the run's."""
         state = self
-        if is_last or (step == 0 and config.initial):
+        if is_last or (step == first and config.initial):
             state = state._replace(ends=(*self.ends, step))
-        if config.every and step and step % config.every == 0:
+        if config.every and step != first and step % config.every == 0:
             state = state._replace(intervals=(*self.intervals, step)[-config.keep_last :])  # [-0:] keeps all
         return state
 

@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from paribus.models.hf import without_bars
+from paribus.models.quiet import without_bars
 from paribus.train.update import Update
 
 OPTIMIZER_FILE = "optimizer.safetensors"

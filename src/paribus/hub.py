@@ -1,0 +1,109 @@
+"""A checkpoint of a run as a model of the Hugging Face hub: weights, tokenizer, and a card that says where it came from."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from paribus.data.config import DataConfig, TextData, TokenFilesData
+from paribus.errors import ConfigError, RemoteError
+from paribus.experiment import load
+from paribus.models.origin import checkpoint_of
+from paribus.rundir import WHERE_AND_HOW, RunDir, step_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PREFIX = "hf://"
+_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)/?")
+
+
+class Pushed(NamedTuple):
+    """A commit on the hub."""
+
+    url: str
+    repository: str
+    step: int
+
+    def line(self) -> str:
+        return f"{self.url}: step {self.step:,} of the run"
+
+
+def push_model(run: RunDir, url: str, *, step: int | None = None, private: bool = False) -> Pushed:
+    """Upload the Hugging Face form of a checkpoint to hf://USER/NAME as one commit; the repository is made where it is not.
+
+    step: None takes the final checkpoint of a run that is done. Raises ConfigError for another address, CheckpointError
+    for a step without a checkpoint, RemoteError without a token, or when the hub cannot be reached or refuses."""
+    repository = _repository(url)
+    config = load(run)
+    folder = checkpoint_of(run, step, "--step")
+    _refuse_without_token(url)
+    from huggingface_hub import HfApi
+
+    from paribus.models.view import hf_view, whole_state
+    from paribus.train.checkpoint import load_model
+
+    number, model = step_of(folder), load_model(folder)
+    tokenizer, start_token_id = _tokenizer(config.data)
+    known = json.loads(run.provenance_path.read_text())
+    message = f"Step {number} of {run.path.name}"
+    with hf_view(model, whole_state(model), tokenizer, start_token_id) as view:
+        (view / "README.md").write_text(card(run.path.name, number, known))
+        try:
+            api = HfApi()
+            api.create_repo(repository, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repository, folder_path=view, commit_message=message)
+        except Exception as error:  # httpx', the hub's own, OSError: all mean that it is not there
+            words = " ".join(str(error).split())[:200] or type(error).__name__
+            raise RemoteError(f"{url}: the hub did not take it (offline, or not yours to write?): {words}") from error
+    return Pushed(str(commit.commit_url), repository, number)
+
+
+def card(name: str, step: int, known: dict[str, Any]) -> str:
+    """The model card: which run, which step, what it read and what it was made with. known: provenance.json."""
+    last = known["attempts"][-1]
+    code, packages = last.get("code", {}), last.get("packages", {})
+    versions = ", ".join(f"{key} {packages[key]}" for key in ("paribus", "torch", "transformers") if key in packages)
+    commit = f"commit {code['commit']}" + (", with local changes" if code.get("dirty") else "") if code else "no commit"
+    config = {key: value for key, value in known["config"].items() if key not in WHERE_AND_HOW}
+    front = yaml.safe_dump({"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["paribus"]})
+    data = ", ".join(f"{key} `{value[:12]}`" for key, value in known["stores"].items()) or "a synthetic source"
+    lines = [
+        f"---\n{front}---\n# {name}, step {step:,}",
+        f"A checkpoint of the run `{name}`, trained with paribus, after {step:,} of {known['data']['steps']:,} steps.",
+        f"- code: {commit}; {versions}\n- what it read, by SHA-256: {data}",
+        "The run's config, in which everything that it read is named by its content:",
+        f"```yaml\n{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}```",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _repository(url: str) -> str:
+    match = _NAME.fullmatch(url)
+    if match is None:
+        raise ConfigError(f"{url}: hf://USER/NAME is expected")
+    return match[1]
+
+
+def _refuse_without_token(url: str) -> None:
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        raise RemoteError(f"{url}: HF_HUB_OFFLINE is set: nothing can be uploaded; unset it")
+    if get_token() is None:
+        raise RemoteError(f"{url}: no token of the hub: set HF_TOKEN, or type `hf auth login`")
+
+
+def _tokenizer(data: DataConfig) -> "tuple[Tokenizer | None, int | None]":
+    """What decodes the run's tokens, and the token that begins and ends a text."""
+    from paribus.data.store import open_store
+    from paribus.data.tokenizer import read_tokenizer
+
+    if isinstance(data, TextData):
+        store = open_store(data.store)
+        return store.tokenizer(), store.start_token_id
+    if isinstance(data, TokenFilesData) and data.tokenizer is not None:
+        return read_tokenizer(Path(data.tokenizer)), data.eos
+    return None, None
