@@ -33,6 +33,8 @@ def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[
             mapping["evals"][name.removeprefix("evals.")]["store"] = found
         elif name.startswith("insertions."):
             mapping["insertions"]["experiments"][name.removeprefix("insertions.")]["file"] = found
+    if mapping["insertions"]:
+        del mapping["insertions"]["ngram"]  # of a comparison that changes no token
     return mapping
 
 

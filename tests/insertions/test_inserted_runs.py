@@ -195,7 +195,7 @@ def test_other_payloads_are_the_same_run(tmp_path, store):
 def test_a_dry_run_writes_a_plan(tmp_path, store, canaries):
     run, config = text_run(tmp_path, inserting(canaries), store=store)
     lines = experiment.plan(run, config)
-    assert lines[-1].split()[:3] == ["canaries", "6", "12"]
+    assert lines[-2].split()[:3] == ["canaries", "6", "12"]
     assert not run.path.exists()
 
 

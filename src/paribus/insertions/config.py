@@ -132,3 +132,7 @@ class InsertionsConfig(Section):
     experiments: Annotated[dict[str, Experiment], Field(min_length=1)]
     control: bool = Field(False, description="the matched control: the same run, nothing inserted")
     eos: str | None = Field(None, description="the end-of-text token; null: the tokenizer's first special token")
+    ngram: PositiveCount = Field(
+        13,
+        description="words in a row that two texts of insertions and evaluations must share to be told as overlapping",
+    )
