@@ -35,6 +35,8 @@ def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[
             mapping["insertions"]["experiments"][name.removeprefix("insertions.")]["file"] = found
     if mapping["insertions"]:
         del mapping["insertions"]["ngram"]  # of a comparison that changes no token
+        for name in mapping["insertions"].pop("without"):  # the same as if it had never been named
+            del mapping["insertions"]["experiments"][name]
     return mapping
 
 
@@ -56,7 +58,7 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
         prints |= _token_files(config.data)
     if isinstance(config.model, Pretrained) and Path(config.model.path).is_dir():
         prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
-    for name, experiment in config.insertions.experiments.items() if config.insertions else ():
+    for name, experiment in config.insertions.kept.items() if config.insertions else ():
         prints[f"insertions.{name}"] = input_fingerprint(Path(experiment.file), f"insertions.experiments.{name}.file")
     for name, evaluation in config.evals.items():
         for key, path in input_files(evaluation).items():

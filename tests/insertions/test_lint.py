@@ -205,13 +205,12 @@ def test_the_control_inserts_something(tmp_path, store, written):
     assert "none (control)" in experiment.plan(run, config)[-1]
     found = experiment.lint(config, experiment.compile_insertions(config))
     assert (found.overlaps, found.treated.mean) == ((), 0)
-    assert lint_lines(found) == [
-        "0 of 0 pairs have 13 words in common, or all of a shorter text; inserted: 0.000% of a batch, at most 0.000% (step 0)"
-    ]
+    (line,) = lint_lines(found)
+    assert line.endswith("inserted: 0.000% of a batch, at most 0.000% (step 0)")
 
 
 def test_the_share_of_a_batch_is_not_that_of_its_tokens(tmp_path, store, written):
-    run, config = a_run(
+    _run, config = a_run(
         tmp_path, store, written, "insertions.experiments.canaries.where={kind: random, within: {steps: [2, 3]}}"
     )
     plan = experiment.compile_insertions(config)
