@@ -17,7 +17,7 @@ Array keys: n experiments, their metrics in the same order; K seeds, the main on
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -210,7 +210,9 @@ def _independence(found: Dependence, alpha: float) -> Verdict:
     least = np.nanmin(found.p_holm) if len(names) > 1 else 1.0
     number = len(names) * (len(names) - 1)
     evidence = "; ".join(hit) or f"the least of {number} corrected p-values is {least:.2g}: no dependence was found"
-    return Verdict("The experiments do not disturb one another", "fails" if hit else "holds", evidence)
+    could_be_seen = bool((np.diagonal(found.p) <= alpha).all())
+    state: Literal["holds", "fails", "inconclusive"] = "fails" if hit else "holds" if could_be_seen else "inconclusive"
+    return Verdict("The experiments do not disturb one another", state, evidence)
 
 
 def _positive_control(found: Dependence, alpha: float) -> Verdict:
