@@ -334,6 +334,77 @@ def test_an_evaluation_overwrites_the_result_of_other_settings(paribus, tmp_path
     )
 
 
+def scripted(tmp_path, body):
+    """The override that adds an evaluation by a script; it is called at steps 3 and 6."""
+    (tmp_path / "check.py").write_text(f"import sys\n{body}\n")
+    return f"evals.mine={{kind: script, script: {tmp_path / 'check.py'}, every: 3}}"
+
+
+FAILS_ONCE = """
+from pathlib import Path
+mark = Path(__file__).with_name("called")
+if not mark.exists():
+    mark.touch()
+    sys.exit("no such benchmark")
+Path(sys.argv[sys.argv.index("--results-yaml") + 1]).write_text("score: 1")
+"""
+
+
+def test_a_script_that_failed_leaves_no_mark_or_the_wrong_exit_code(paribus, asked, tmp_path, monkeypatch):
+    """Without --strict: exit 0, and status and report show it. With: exit 1, also of a run that was done already."""
+    command = ["train", asked(), scripted(tmp_path, FAILS_ONCE)]
+    code, out, _ = paribus(*command)
+    assert code == 0
+    run = out.splitlines()[-1].removeprefix("next: paribus report ")
+    told = f"evals.mine, step 3: {tmp_path / 'check.py'}: exit code 1; stderr ends: no such benchmark"
+    (view,) = json.loads(paribus("status", run, "--json")[1])
+    assert (view["state"], view["failed_evaluations"]) == ("done", [told])
+    monkeypatch.setenv("COLUMNS", "400")
+    assert "no such benchmark" in paribus("status", run)[1]
+    page = tmp_path / "report.html"
+    assert paribus("report", run, "-o", page)[0] == 0
+    assert "Evaluations by a script that failed" in page.read_text()
+    code, out, err = paribus(*command, "--strict")
+    assert (code, err) == (1, f"paribus: {told}\n")
+    assert "done already" in out
+    assert json.loads((tmp_path / run / "STATUS.json").read_text())["state"] == "done"
+
+
+def test_eval_and_sweep_take_a_failed_script_for_a_success(paribus, asked, tmp_path):
+    path, setting = asked(), scripted(tmp_path, "sys.exit('gone')")
+    run = paribus("train", path)[1].splitlines()[-1].removeprefix("next: paribus report ")
+    file = tmp_path / "eval.yaml"
+    file.write_text(f"evals: {{{setting.removeprefix('evals.').replace('=', ': ').replace(', every: 3', '')}}}")
+    code, out, err = paribus("eval", run, file)
+    assert (code, "failed 1" in out) == (0, True), err
+    code, _, err = paribus("eval", run, file, "--strict")
+    assert (code, err.splitlines()[-1].startswith("paribus: evals.mine, step 6: ")) == (1, True)
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(json.dumps({"base": "run.yaml", "grid": {"seeds.order": [0]}}))
+    assert paribus("sweep", sweep, setting)[0] == 0
+    code, _, err = paribus("sweep", sweep, setting, "--strict")
+    assert code == 1
+    assert "evals.mine, step 3" in err
+
+
+def test_a_run_directory_outlives_the_run_or_is_deleted_too_early(paribus, asked, tmp_path):
+    path = asked()
+    code, out, err = paribus("train", path, "--delete-run-directory")
+    assert code == 0, err
+    (line,) = out.splitlines()
+    assert line.startswith(f"deleted: {tmp_path / 'runs'}/small/coins-")
+    assert "files" in line
+    assert not list((tmp_path / "runs").rglob("coins-*"))
+    code, _, _ = paribus("train", path, "train.optimizer.lr=1e30", "train.clip_norm=null", "--delete-run-directory")
+    assert code == 1
+    assert list((tmp_path / "runs").rglob("STATUS.json")), "what went wrong can still be read"
+    code, out, _ = paribus("train", path, "seeds.order=1")
+    run = out.splitlines()[-1].removeprefix("next: paribus report ")
+    refused(paribus("train", path, "seeds.order=1", "--delete-run-directory"), run, "is there already")
+    refused(paribus("train", run, "--delete-run-directory"), "is there already")
+    assert (tmp_path / run / "DONE").exists()
+
+
 @pytest.mark.slow
 def test_help_takes_less_than_a_third_of_a_second():
     def seconds():

@@ -47,6 +47,7 @@ Overrides = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, do nothing.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when an evaluation by a script has failed.")]
 MaxParallel = Annotated[int | None, typer.Option(help="Runs at once; default: one per core.", min=1)]
 
 
@@ -69,14 +70,29 @@ def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) 
 
 
 @app.command()
-def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+def train(
+    run: Path,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    strict: Strict = False,
+    delete_run_directory: Annotated[
+        bool,
+        typer.Option(
+            "--delete-run-directory",
+            help="Delete it once the run is done: what remains is what trackers sent. Refused where it is there already.",
+        ),
+    ] = False,
+) -> None:
     """Train RUN.yaml, or go on with a run directory. The same command resumes after any interruption, bit for bit.
 
     `paribus train examples/coins.yaml train.optimizer.lr=1e-3 seeds.weights=7`"""
     from paribus import experiment
-    from paribus.launch import jobs, torchrun
+    from paribus.evals.results import failures, refuse_failed
+    from paribus.launch import deletion, jobs, torchrun
 
     directory, config = experiment.open_run(run, overrides or [])
+    if delete_run_directory:
+        deletion.refuse_existing(directory)
     config = jobs.with_threads(config, directory, jobs.num_cores())
     if dry_run:
         print("\n".join(experiment.plan(directory, config)))
@@ -84,13 +100,16 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
     if directory.is_done:
         print(f"{directory.path}: done already")
     elif config.launch.uses_torchrun and not torchrun.is_inside():
-        sys.exit(torchrun.train(directory, config))
+        if code := torchrun.train(directory, config):
+            sys.exit(code)
     else:
         outcome = experiment.run(directory, config)
         if outcome.state == "stopped":
             print(f"{directory.path}: {outcome.reason}; the same command goes on from there", file=sys.stderr)
             sys.exit(128 + outcome.signal)
-    print(f"next: paribus report {directory.path}")
+    failed = failures(directory.evals) if strict else []
+    print(deletion.delete(directory) if delete_run_directory else f"next: paribus report {directory.path}")
+    refuse_failed(failed)
 
 
 @app.command("eval")
@@ -99,15 +118,20 @@ def evaluate(
     evaluations: Annotated[Path, typer.Argument(help="EVAL.yaml: `evals:` as in a run, and `data:` for a bare model.")],
     overrides: Overrides = None,
     steps: Annotated[str, typer.Option(help="Checkpoints to score: `last`, `all`, or steps such as 100,200.")] = "last",
+    strict: Strict = False,
 ) -> None:
     """Score one checkpoint, or many, on frozen windows that every model shares.
 
     `paribus eval runs/ergodic/k4-seed0-1a2b3c4d eval.yaml --steps all`"""
+    from paribus.evals.results import failure, refuse_failed
     from paribus.evaluation import evaluate as evaluate_model
 
+    made = []
     for path, summary in evaluate_model(model, evaluations, overrides or [], steps):
+        made.append(path)
         print(f"{path}: " + ", ".join(f"{metric} {value:.6g}" for metric, value in summary.items()))
     print(f"next: paribus report {model}")
+    refuse_failed([line for path in made if strict and (line := failure(path))])
 
 
 @app.command()
@@ -116,11 +140,13 @@ def sweep(
     overrides: Overrides = None,
     max_parallel: MaxParallel = None,
     dry_run: DryRun = False,
+    strict: Strict = False,
 ) -> None:
     """Run every point of a grid in worker processes; what is done is skipped, what is unfinished is resumed.
 
     `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`"""
     from paribus import experiment
+    from paribus.evals.results import failures, refuse_failed
     from paribus.launch import grid, local
 
     configs = grid.expand(file, overrides or [])
@@ -134,6 +160,10 @@ def sweep(
         print("next: the same command, which goes on from there")
     else:
         print(f"next: paribus report {configs[0].paths.runs}/{configs[0].study}")
+    if strict and not result.exit_code:
+        refuse_failed(
+            [f"{ending.run.path}: {line}" for ending in result.endings for line in failures(ending.run.evals)]
+        )
     sys.exit(result.exit_code)
 
 

@@ -22,6 +22,7 @@ from paribus.rundir import RunDir, newest, step_of
 from paribus.start import first_state, load_optimizer, start_of, verify
 
 if TYPE_CHECKING:
+    from paribus.insertions.lint import Lint
     from paribus.insertions.payloads import Alphabet
     from paribus.insertions.plan import Geometry, Plan
     from paribus.insertions.segments import Segments
@@ -180,6 +181,8 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
     controls: list[Action] = []
     if config.insertions:
         plan = open_insertions(directory, config) if engine.rank == 0 else None
+        if plan is not None:
+            write_lint(directory, config, plan)
         engine.barrier()  # rank 0 may have had to compile it
         segments = Segments(plan or open_insertions(directory, config), directory.control)
         controls = control(config, segments, stream, engine)
@@ -268,6 +271,28 @@ def compile_insertions(config: RunConfig) -> "Plan":
     return compile_plan(*_plan_inputs(config))
 
 
+def write_lint(directory: RunDir, config: RunConfig, plan: "Plan") -> None:
+    """Leave RUNDIR/insertions/lint.json, once for each `insertions.ngram`."""
+    from paribus.insertions.lint import FILE
+
+    path, ngram = directory.insertions / FILE, config.insertions and config.insertions.ngram
+    if not path.exists() or json.loads(path.read_text())["ngram"] != ngram:
+        rundir.write_json(path, lint(config, plan).to_json())
+
+
+def lint(config: RunConfig, plan: "Plan") -> "Lint":
+    """What the run's insertions have in common with its evaluations and with one another; nothing is written."""
+    from paribus.data.bars import bars
+    from paribus.evals.items import item_texts
+    from paribus.insertions.lint import LONG_READ_TOKENS
+    from paribus.insertions.lint import lint as compare
+
+    insertions, _, words, *_ = _plan_inputs(config)
+    is_long = len(plan.spans.tokens) > LONG_READ_TOKENS
+    with bars(config.launch.progress and is_long) as begin:
+        return compare(insertions, plan, words, item_texts(config.evals), begin("comparing texts", None))
+
+
 def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alphabet", int, dict[str, Any]]:
     """What a plan is compiled from, and what it is for: all that decides which token stands where."""
     from paribus.insertions.build import alphabet, geometry
@@ -313,6 +338,7 @@ def evaluations(directory: RunDir, config: RunConfig, host: "Host") -> list["Act
 
 def plan(directory: RunDir, config: RunConfig) -> list[str]:
     """What training the run would mean, in lines for a person; nothing is written."""
+    from paribus.insertions.lint import lint_lines
     from paribus.insertions.plan import table_lines
 
     stream, total = plain_stream(config)
@@ -321,12 +347,16 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
     state = "done" if directory.is_done else directory.status().get("state", "new")
     unique = "unbounded" if facts["unique_tokens"] is None else f"{facts['unique_tokens']:,}"
     passes = "" if facts["passes"] is None else f", {facts['passes']:.2f} passes"
+    inserted = []
+    if config.insertions:
+        written = compile_insertions(config)
+        inserted = [*table_lines(written), *(lint_lines(lint(config, written)) if written.experiments else [])]
     return [
         f"{directory.path} ({state})",
         f"  {facts['steps']:,} steps{begins} of {config.train.batch_size} windows of {stream.window} predictions: "
         f"{facts['total_tokens']:,} tokens, {unique} unique{passes}",
         f"  categories: {', '.join(stream.categories)}",
-        *([f"  {line}" for line in table_lines(compile_insertions(config))] if config.insertions else []),
+        *(f"  {line}" for line in inserted),
     ]
 
 

@@ -42,6 +42,10 @@ def resolve(config: RunConfig, prints: Mapping[str, str] | None = None) -> dict[
             mapping["evals"][name.removeprefix("evals.")]["store"] = found
         elif name.startswith("insertions."):
             _name_experiment_file(mapping["insertions"]["experiments"], name.removeprefix("insertions."), found)
+    if mapping["insertions"]:
+        del mapping["insertions"]["ngram"]  # of a comparison that changes no token
+        for name in mapping["insertions"].pop("without"):  # the same as if it had never been named
+            del mapping["insertions"]["experiments"][name]
     return mapping
 
 
@@ -72,7 +76,7 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
         prints |= _token_files(config.data)
     if isinstance(config.model, Pretrained):
         prints |= _origin(config.model, config.start)
-    for name, experiment in config.insertions.experiments.items() if config.insertions else ():
+    for name, experiment in config.insertions.kept.items() if config.insertions else ():
         for key, path in experiment_files(experiment).items():
             label = f"insertions.{name}" if key == "file" else f"insertions.{name}/{key}"
             prints[label] = input_fingerprint(Path(path), f"insertions.experiments.{name}.{key}")

@@ -195,7 +195,7 @@ def test_other_payloads_are_the_same_run(tmp_path, store):
 def test_a_dry_run_writes_a_plan(tmp_path, store, canaries):
     run, config = text_run(tmp_path, inserting(canaries), store=store)
     lines = experiment.plan(run, config)
-    assert lines[-1].split()[:3] == ["canaries", "6", "12"]
+    assert lines[-2].split()[:3] == ["canaries", "6", "12"]
     assert not run.path.exists()
 
 
@@ -203,3 +203,26 @@ def test_nothing_is_written_over_the_untouched(store):
     rows = np.arange(6, dtype=np.int32).reshape(2, 3)
     untouched(0, rows)
     assert rows.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_leaving_an_experiment_out_moves_the_others_or_is_not_the_run_that_never_had_it(tmp_path, store, canaries):
+    def a_run(names, **more):
+        experiments = {name: {"kind": "texts", "file": str(canaries), "repetitions": 3} for name in names}
+        insertions = json.dumps({"experiments": experiments, **more})
+        return text_run(tmp_path, f"insertions={insertions}", "train.budget.steps=60", store=store)
+
+    (full, config), (one, without) = a_run("abc"), a_run("abc", without=["b"])
+    never, _ = a_run("ac")
+    assert one.path == never.path != full.path
+    all_of_them, rest = experiment.compile_insertions(config), experiment.compile_insertions(without)
+    assert rest.experiments == ["a", "c"]
+
+    def places(plan):
+        names = [plan.experiments[number] for number in plan.spans.experiment]
+        copies = zip(names, plan.spans.item, plan.spans.repetition, plan.spans.start, strict=True)
+        return {(name, int(item), int(copy)): int(start) for name, item, copy, start in copies}
+
+    before, after = places(all_of_them), places(rest)
+    assert after.keys() == {copy for copy in before if copy[0] != "b"}
+    moved = [copy for copy, start in after.items() if before[copy] != start]
+    assert len(moved) <= 4  # of 36: those that had to give way to a copy of b

@@ -101,3 +101,25 @@ def test_the_config_the_names_and_the_run_id_arrive(run):
     sent = facts["config"]["update"]
     assert {key: sent[key] for key in CONFIG} == CONFIG
     assert records[-1]["exit"]["exit_code"] == 0
+
+
+def test_another_runs_id_and_the_step_of_the_checkpoint_are_lost(run):
+    """`id` goes on in that W&B run; `-step=N` names the checkpoint that this attempt begins from."""
+    (run.checkpoints / "step-000040").mkdir(parents=True)
+    track = TrackConfig(wandb=WandbConfig(project="paribus", mode="offline", id="older", step_in_name=True))
+    mirrors = build_trackers(track, run, "k4", CONFIG)
+    mirrors.log(50, {"loss": 1.0})
+    mirrors.close()
+    [file] = run.path.glob("wandb/offline-run-*-older/*.wandb")
+    wandb = Path(sys.executable).parent / "wandb"
+    shown = subprocess.run(
+        [wandb, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
+    ).stdout
+    [facts] = [line["run"] for line in map(json.loads, shown.splitlines()) if line["type"] == "run"]
+    assert (facts["run_id"], facts["display_name"]) == ("older", "k4-step=40")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "x" * 129])
+def test_an_id_that_no_run_can_have(name):
+    with pytest.raises(ValueError, match="the id of a W&B run is expected"):
+        WandbConfig(project="paribus", id=name)

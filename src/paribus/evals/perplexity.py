@@ -1,7 +1,6 @@
 """Perplexity of whole files, read in windows."""
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from paribus.evals.likelihood import log_likelihoods, room
 from paribus.evals.loss import perplexity
 from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
-from paribus.evals.texts import Row, Words, alone, frame, records, words
+from paribus.evals.texts import Row, Words, alone, documents_of, frame, words
 
 
 class Windows(NamedTuple):
@@ -35,25 +34,9 @@ def file_windows(config: PerplexityEval, context: EvalContext) -> dict[str, Wind
 
 
 def _windows(alphabet: Words, path: str, key: str, size: tuple[int, int]) -> Windows:
-    documents = [alone(alphabet, text, where) for where, text in documents_of(path, key)]
+    documents = [alone(alphabet, found.text, found.where) for found in documents_of(path, key)]
     rows = [row for document in documents for row in cut(document, *size, starts_anew=bool(alphabet.start))]
     return Windows(rows, sum(len(row.scored) for row in rows), sum(document.num_bytes for document in documents))
-
-
-def documents_of(path: str, key: str) -> list[tuple[str, str]]:
-    """(where, text) of each line of a JSONL file, or of a text file as a whole. Raises DataError when it is neither."""
-    import pyarrow
-
-    if any(suffix == ".jsonl" for suffix in Path(path).suffixes[-2:]):
-        return [(record.where, record.text(key)) for record in records(path)]
-    try:
-        with pyarrow.input_stream(path, compression="detect") as stream:
-            return [(path, stream.read().decode())]
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x} at {error.start:,}"
-        raise DataError(f"{path}: not UTF-8: {found}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def cut(document: Row, window: int, stride: int, *, starts_anew: bool) -> list[Row]:

@@ -50,9 +50,7 @@ def questions(config: RankedEval, context: EvalContext) -> Questions:
 
 def _gold(record: Record) -> int:
     """The number of the right choice. Raises DataError unless it is one of a list of texts."""
-    choices, gold = record.get("choices"), record.get("gold")
-    if not isinstance(choices, list) or not choices or not all(isinstance(c, str) and c for c in choices):
-        raise DataError(f"{record.where}: field 'choices': expected a list of texts, none empty")
+    choices, gold = record.texts("choices"), record.get("gold")
     if type(gold) is not int or not 0 <= gold < len(choices):
         raise DataError(f"{record.where}: field 'gold': expected 0 to {len(choices) - 1}, found {gold!r}")
     return gold
@@ -63,7 +61,7 @@ def _choices(record: Record, alphabet: Words) -> list[tuple[Row, str]]:
 
     " " + choice after the context; with a suffix, the suffix after context + choice (partial evaluation, Trinh & Le
     2018), and then the lengths are those of the suffix, the same for every choice."""
-    context, choices = record.text("context"), record.get("choices")
+    context, choices = record.text("context"), record.texts("choices")
     if "suffix" not in record.fields:
         return [(after(alphabet, context, f" {choice}", record.where), choice) for choice in choices]
     suffix = record.text("suffix")

@@ -6,13 +6,15 @@ evals/NAME/step-000500.windows.parquet  one row a window, for paired comparisons
 
 import io
 import json
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paribus.errors import RunError
+from paribus.errors import RunError, RunFailed
 from paribus.rundir import write_bytes, write_text
 
 
@@ -59,6 +61,26 @@ def read_result(path: Path) -> EvalResult:
         return EvalResult(record, _windows(table) if table.exists() else None)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{path}: not the result of an evaluation ({error}); run `paribus eval` again") from error
+
+
+def failures(evals: Path) -> list[str]:
+    """A line for each evaluation by a script that failed, at whichever step; `evals` may be missing."""
+    paths = sorted(evals.glob("*/step-*.json"))
+    return [line for path in paths if (line := failure(path))]
+
+
+def failure(path: Path) -> str:
+    """Which evaluation failed at which step, and why; empty where the result is no script's, or it went well."""
+    with path.open() as file:  # the kind stands in the second line: big records are not read
+        is_script = '"script"' in "".join(islice(file, 2))
+    why = read_result(path).record.get("failure") if is_script else None
+    return f"evals.{path.parent.name}, step {int(path.stem.removeprefix('step-'))}: {why}" if why else ""
+
+
+def refuse_failed(lines: Sequence[str]) -> None:
+    """Raise RunFailed where there are lines, with all of them."""
+    if lines:
+        raise RunFailed("\n".join(["evaluations failed:", *lines] if len(lines) > 1 else lines))
 
 
 def _table_path(path: Path) -> Path:

@@ -94,6 +94,13 @@ class Record(NamedTuple):
             raise DataError(f"{self.where}: field {key!r}: expected text, found {type(value).__name__}")
         return value
 
+    def texts(self, key: str) -> list[str]:
+        """A field that holds a list of texts. Raises DataError, with file and line, when it holds anything else."""
+        value = self.get(key)
+        if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
+            raise DataError(f"{self.where}: field {key!r}: expected a list of texts, none empty")
+        return value
+
 
 def records(file: str, items: tuple[int, int] | None = None) -> list[Record]:
     """The chosen lines of a file; blank ones do not count. Raises DataError when there is none, or one is no object."""
@@ -123,6 +130,28 @@ def groups(found: Sequence[Record], key: str | None) -> list[str] | None:
         if not isinstance(value := record.get(key), str | int | float):
             raise DataError(f"{record.where}: field {key!r}: expected a text or a number, found {type(value).__name__}")
     return [str(record.get(key)) for record in found]
+
+
+class Document(NamedTuple):
+    where: str  # file:line, or the file
+    line: int  # from 1
+    text: str
+
+
+def documents_of(path: str, key: str) -> list[Document]:
+    """Each line of a JSONL file, or a text file as a whole. Raises DataError when it is neither."""
+    import pyarrow
+
+    if any(suffix == ".jsonl" for suffix in Path(path).suffixes[-2:]):
+        return [Document(record.where, record.line, record.text(key)) for record in records(path)]
+    try:
+        with pyarrow.input_stream(path, compression="detect") as stream:
+            return [Document(path, 1, stream.read().decode())]
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} at {error.start:,}"
+        raise DataError(f"{path}: not UTF-8: {found}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 # --- tokens ------------------------------------------------------------------------------------------------------------

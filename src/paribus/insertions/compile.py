@@ -40,7 +40,7 @@ def compile_plan(
 
     Raises PlanError for an item that cannot be used, places that overlap or leave the run, and for more copies than there
     is room for: it names the experiments and how many items and tokens do not fit."""
-    names = {} if config.control else config.experiments
+    names = {} if config.control else config.kept
     items = {name: _items(name, one, alphabet, geometry) for name, one in names.items()}
     whole = [step for one in names.values() if isinstance(one.where, WholeBatch) for step in one.where.steps]
     wanted = {name: _want(name, one, items[name], geometry, seed, whole) for name, one in names.items()}

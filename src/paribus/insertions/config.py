@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from paribus.config import Count, Fraction, PositiveCount, Section
 from paribus.insertions.dynamic import Dynamic, controller_files
+from paribus.tree import did_you_mean
 
 # --- where: all counts are of the run's own training order, from 0; every interval is half-open ------------------------
 
@@ -134,8 +135,30 @@ class InsertionsConfig(Section):
     """What is written over the stream. Each experiment draws from a generator of its own, keyed by its name."""
 
     experiments: Annotated[dict[str, Experiment], Field(min_length=1)]
+    without: list[str] = Field([], description="experiments that are left out of the otherwise equal run")
     control: bool = Field(False, description="the matched control: the same run, nothing inserted")
     eos: str | None = Field(None, description="the end-of-text token; null: the tokenizer's first special token")
+    ngram: PositiveCount = Field(
+        13,
+        description="words in a row that two texts of insertions and evaluations must share to be told as overlapping",
+    )
+
+    @property
+    def kept(self) -> dict[str, Experiment]:
+        """The experiments that are not left out. They stay where they were: the randomness of each is keyed by its name."""
+        return {name: one for name, one in self.experiments.items() if name not in self.without}
+
+    @model_validator(mode="after")
+    def _leaves_out_what_there_is(self) -> "InsertionsConfig":
+        for name in self.without:
+            if name not in self.experiments:
+                meant = did_you_mean(name, self.experiments)
+                raise ValueError(f"without: no experiment {name!r}; those are: {', '.join(self.experiments)}{meant}")
+        if len(set(self.without)) < len(self.without):
+            raise ValueError(f"without: each name once is expected, found {', '.join(self.without)}")
+        if self.without and self.control:
+            raise ValueError("without: has no effect, the control inserts nothing; leave one of the two out")
+        return self
 
     @model_validator(mode="after")
     def _dynamic_experiments_name_folders(self) -> "InsertionsConfig":

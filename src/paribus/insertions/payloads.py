@@ -94,6 +94,21 @@ def _flat(lists: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np
     return np.concatenate([[0], np.cumsum(lengths)]), flat
 
 
+def item_texts(config: Jsonl, alphabet: Alphabet) -> Iterator[tuple[int, str]]:
+    """(line, text) of every item, before any wrapping. Raises PlanError as `read_items` does."""
+    for line, record in _records(config):
+        if isinstance(config, Tokens):
+            for _, ids in _token_lists(config, [(line, record)], alphabet):
+                yield line, as_text(ids, alphabet)
+        else:
+            yield line, _text(config, record, line)
+
+
+def as_text(ids: Sequence[int], alphabet: Alphabet) -> str:
+    """What ids say, without special tokens; where there is no tokenizer, every id is a word."""
+    return " ".join(map(str, ids)) if alphabet.tokenizer is None else alphabet.tokenizer.decode(list(ids))
+
+
 def wrap(ids: Sequence[int], row_tokens: int, eos: int) -> list[int]:
     """End-of-text on both sides: behind first, then before, unless it is there already or there is no room left."""
     wrapped = list(ids)

@@ -11,9 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from paribus.errors import ConfigError, RunError
+from paribus.evals.results import failures
 from paribus.rundir import RunDir
 
 _TAIL_BYTES = 1 << 14  # of metrics.jsonl and timings.jsonl: some dozens of lines
@@ -33,6 +35,7 @@ class View(NamedTuple):
     loss: float | None
     age_s: float | None  # since the last sign of life
     left_s: float | None  # of a running one, from its recent pace
+    failed_evaluations: Sequence[str] = ()  # a line each
 
     @property
     def position(self) -> str:
@@ -52,7 +55,8 @@ def view(run: RunDir) -> View:
     left_s = None
     if state == "running" and step is not None and num_steps is not None and (pace := _seconds_per_step(run)):
         left_s = (num_steps - step) * pace
-    return View(str(run.path), state, reason, step, num_steps, logged.get("loss"), _age_s(run), left_s)
+    failed = failures(run.evals)
+    return View(str(run.path), state, reason, step, num_steps, logged.get("loss"), _age_s(run), left_s, failed)
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunDir]:
@@ -107,7 +111,7 @@ def table(views: Sequence[View]) -> Table:
             "" if v.loss is None else f"{v.loss:.4f}",
             duration(v.left_s),
             "" if v.state == "done" or v.age_s is None else f"{duration(v.age_s)} ago",
-            v.reason if v.state not in ("done", "running") else "",
+            escape("\n".join([*([v.reason] if v.state not in ("done", "running") else []), *v.failed_evaluations])),
         )
     return drawn
 

@@ -13,12 +13,13 @@ import yaml
 
 from paribus import config as configs
 from paribus.errors import RunError
-from paribus.evals.results import result_path
+from paribus.evals.results import failures, result_path
 from paribus.rundir import RunDir, identity
 from paribus.tree import dotted, plain
 
 _TAIL_BYTES = 1 << 13  # of metrics.jsonl, where the last line of training is looked for first
-_FACTS = ("id", "name", "study", "state", "reason", "step", "path")  # columns that are neither config nor measurement
+# columns that are neither config nor measurement
+_FACTS = ("id", "name", "study", "state", "reason", "step", "failures", "path")
 ORIGIN = ("started", "attempts", "host", "processor", "commit", "dirty", "command")  # of a run's last attempt
 
 
@@ -40,10 +41,10 @@ def find_runs(*paths: Path | str) -> list[Path]:
 def load_runs(*paths: Path | str) -> pl.DataFrame:
     """One row a run below the paths.
 
-    Columns: id, name, study, state, reason, step, path; each key of the config under its dotted name; then what was
-    measured, with slashes: `final/METRIC`, the last value of a training metric; `evaluation/NAME/METRIC`, of the newest
-    evaluation; `data/FACT`, what the run reads (unique_tokens, total_tokens, passes ...); `time/ACTIVITY` and
-    `time/total_s`, its seconds; `provenance/FACT`. A value that a run does not have is null.
+    Columns: id, name, study, state, reason, step, path, failures (of evaluations by a script); each key of the config under
+    its dotted name; then what was measured, with slashes: `final/METRIC`, the last value of a training metric;
+    `evaluation/NAME/METRIC`, of the newest evaluation; `data/FACT`, what the run reads (unique_tokens, total_tokens,
+    passes ...); `time/ACTIVITY` and `time/total_s`, its seconds; `provenance/FACT`. What a run does not have is null.
     Raises RunError for a path that holds no run."""
     rows = [_row(path) for path in find_runs(*paths)]
     keys = dict.fromkeys(key for row in rows for key in row)
@@ -168,6 +169,7 @@ def _row(path: Path) -> dict[str, Any]:
     suffix = re.search(r"-([0-9a-f]{8})$", path.name)
     facts = {"id": suffix[1] if suffix else identity(config), "name": config.get("name", path.name)}
     row: dict[str, Any] = {**facts, "study": config.get("study"), **status, "path": str(path)}
+    row["failures"] = "; ".join(failures(run.evals)) or None
     row["step"] = max((line["step"] for line in tail if "step" in line), default=status.get("step"))
     last = {key: value for line in tail for key, value in line.items() if "/" not in key and key != "step"}
     row |= {f"final/{key}": value for key, value in last.items() if _is_number(value)}

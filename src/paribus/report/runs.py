@@ -47,7 +47,17 @@ def run_table(runs: pl.DataFrame, columns: Sequence[Column] = ()) -> Table:
 
 
 def problems(runs: pl.DataFrame) -> list[Block]:
-    """Why runs are not done, in their own words; nothing when all are."""
+    """Why runs are not done, in their own words, and which evaluations failed; nothing when all is well."""
+    return [*_not_done(runs), *_failed(runs)]
+
+
+def _failed(runs: pl.DataFrame) -> list[Block]:
+    failed = runs.filter(pl.col("failures").is_not_null()) if "failures" in runs.columns else runs.clear()
+    columns = [Column("name", "Run"), Column("failures", "What failed")]
+    return [] if failed.is_empty() else [Table(failed, columns, "Evaluations by a script that failed.")]
+
+
+def _not_done(runs: pl.DataFrame) -> list[Block]:
     broken = runs.filter((pl.col("state") != "done") & (pl.col("reason").fill_null("") != ""))
     if broken.is_empty():
         return []

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from paribus.rundir import RunDir, write_text
+from paribus.rundir import RunDir, newest, step_of, write_text
 from paribus.track.config import WandbConfig
 
 MAX_QUEUED = 100_000  # lines of about 200 bytes: what a run may log while the service does not answer
@@ -27,15 +27,16 @@ READY = "ready"
 
 
 class Wandb:
-    """Mirrors to one W&B run whose id is that of the run: a resumed run goes on in the same place."""
+    """Mirrors to one W&B run whose id is that of the run, unless another is named: a resumed run goes on in its place."""
 
     def __init__(self, config: WandbConfig, run: RunDir, name: str, resolved: Mapping[str, Any]) -> None:
         self._folder = run.path.resolve() / "wandb"
         self._process = _start(self._folder)
         settings = {
-            **config.model_dump(),
-            "name": config.name or name,
-            "id": run.path.name.rpartition("-")[2],  # RUNS/STUDY/NAME-ID8
+            **config.model_dump(exclude={"step_in_name"}),
+            "name": (config.name or name) + (f"-step={_first_step(run)}" if config.step_in_name else ""),
+            "id": config.id or run.path.name.rpartition("-")[2],  # RUNS/STUDY/NAME-ID8
+            "resume": "allow" if config.id is None else "must",
             "dir": str(run.path.resolve()),
             "config": dict(resolved),
         }
@@ -92,6 +93,12 @@ class Wandb:
         return said if said not in ("", READY) else f"ended early, see {self._folder}/mirror.log"
 
 
+def _first_step(run: RunDir) -> int:
+    """The step of the checkpoint that this attempt begins from."""
+    checkpoint = newest(run.checkpoints)
+    return 0 if checkpoint is None else step_of(checkpoint)
+
+
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     """Start this file as a program: settings and metrics on its stdin, its words on stdout, its chatter in a file."""
     folder.mkdir(exist_ok=True)
@@ -127,7 +134,7 @@ def _mirror(lines: TextIO, words: TextIO) -> None:
         x_graphql_retry_max=3,  # about 15 s
         x_stats_pid=int(sys.argv[1]),
     )
-    run = wandb.init(**settings, resume="allow", settings=quiet)
+    run = wandb.init(**settings, settings=quiet)
     _say(READY, words)
     # after a resume, what an earlier attempt recorded is not recorded twice: the service knows, or else the mark
     first = recorded + 1 if settings["mode"] == "offline" else run.step

@@ -14,7 +14,7 @@ from paribus.report.blocks import Block, Column, Figure, Report, Section, Table,
 from paribus.report.cells import interval, number
 from paribus.report.charts import Axis, curves, points, small_multiples
 from paribus.rundir import RunDir
-from paribus.studies.insertion import analysis, verdicts
+from paribus.studies.insertion import analysis, dependence, verdicts
 
 COPIES = Axis("copies", "copies in the stream", scale="symlog", format="~g")
 NLL = Axis("nll", "negative log-likelihood, nats a token", format=".3f")
@@ -46,6 +46,10 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
         sections.append(Section("Contamination", contamination_blocks(benchmarks)))
     if len(losses):
         sections.append(Section("What it costs elsewhere", loss_blocks(pairs, losses)))
+    for arm, paths in runs.items():
+        if metrics := dependence.metrics_of(paths):
+            found = dependence.measure(dependence.sort_runs(paths), metrics)
+            sections.append(Section(f"Dependence ({arm.replace('_', ' ')})", dependence.blocks(found)))
     directories = {path.name: path for pair in pairs for path in (pair.treated, pair.control)}
     return Report(title, subtitle, [*sections, *audits.sections(directories), *appendix(runs, command)])
 
