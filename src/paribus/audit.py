@@ -27,11 +27,13 @@ class Written(NamedTuple):
     spans: int
     tokens: int
     changed: int  # of these tokens, those that were other ones before
+    watermarked: int = 0  # rows whose input embeddings got noise
 
     def line(self) -> str:
+        noise = f"; noise on {self.watermarked:,} rows" if self.watermarked else ""
         return (
             f"insertions: {self.spans:,} spans, {self.tokens:,} tokens written, {self.changed:,} of them other than what "
-            "stood there; every other token is the base stream's"
+            f"stood there; every other token is the base stream's{noise}"
         )
 
 
@@ -87,6 +89,7 @@ class Comparison(NamedTuple):
     causes: dict[str, int]  # cause -> windows
     shares: dict[str, tuple[int, int]]  # category -> targets of A, targets of B
     first: Difference | None
+    noisy: tuple[int, int] = (0, 0)  # rows of A, and of B, whose input embeddings got noise
 
     @property
     def holds(self) -> bool:
@@ -96,6 +99,8 @@ class Comparison(NamedTuple):
     def lines(self) -> Iterator[str]:
         for key, a, b in self.keys:
             yield f"config {key}: {a} | {b}"
+        if any(self.noisy):
+            yield f"rows with the noise of a watermark: {self.noisy[0]:,} | {self.noisy[1]:,}"
         if self.first is None:
             yield f"tokens: {self.tokens:,} compared over {self.steps:,} steps, nothing differs"
             return
@@ -117,11 +122,13 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
     The store and the plan are verified too; `out` gets one JSON line for every span that the plan wrote: experiment, item,
     repetition, old and new ids and texts. Raises RunError when the run has not begun."""
     replay = Replay(run)
-    altered, spans, tokens, changed = [], 0, 0, 0
+    altered, spans, tokens, changed, noisy = [], 0, 0, 0, 0
     with (out or Path(os.devnull)).open("w") as file:
         for step in range(len(replay.consumed)):
-            if not replay.was_consumed(step, replay.batch(step)):
+            batch = replay.batch(step)
+            if not replay.was_consumed(step, batch):
                 altered.append(step)
+            noisy += noisy_rows(batch)
             if replay.plan:
                 some = replay.plan.of_step(step)
                 spans += some.stop - some.start
@@ -132,7 +139,7 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
                     file.write(json.dumps(change.to_json(replay.tokenizer)) + "\n")
             progress(step + 1, len(replay.consumed))
     checkpoint = newest(run.checkpoints)
-    written = Written(spans, tokens, changed) if replay.plan else None
+    written = Written(spans, tokens, changed, noisy) if replay.plan else None
     return Verification(run.path, len(replay.consumed), altered, step_of(checkpoint) if checkpoint else 0, written)
 
 
@@ -148,7 +155,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
     ]
     steps = min(len(one.consumed), len(two.consumed))
     tokens, shares, causes = 0, Counter[tuple[str, int]](), Counter[str]()
-    first, differing = None, 0
+    first, differing, noisy = None, 0, [0, 0]
     with (out or Path(os.devnull)).open("w") as file:
         for step in range(steps):
             batches = batch_a, batch_b = one.batch(step), two.batch(step)
@@ -161,6 +168,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             names = one.categories(batch_a), two.categories(batch_b)
             for side in (0, 1):
                 shares.update((name, side) for name in names[side])
+                noisy[side] += noisy_rows(batches[side])
             for difference in _differences(step, (one, two), batches, names):
                 first = first or difference
                 differing += difference.num_tokens
@@ -169,7 +177,14 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             progress(step + 1, steps)
     window = one.stream.window
     by_category = {name: (shares[name, 0] * window, shares[name, 1] * window) for name, _ in sorted(shares)}
-    return Comparison(keys, steps, tokens, differing, causes.total(), dict(causes), by_category, first)
+    return Comparison(
+        keys, steps, tokens, differing, causes.total(), dict(causes), by_category, first, (noisy[0], noisy[1])
+    )
+
+
+def noisy_rows(batch: Batch) -> int:
+    """How many rows of a batch have noise on their input embeddings."""
+    return 0 if batch.noise is None else batch.noise.of(len(batch.tokens))
 
 
 def _differences(

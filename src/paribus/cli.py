@@ -85,7 +85,8 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
         print(f"{directory.path}: done already")
     elif config.launch.num_processes > 1 and not torchrun.is_inside():
         experiment.hold(directory, config)
-        sys.exit(torchrun.run(directory.path, config.launch))
+        own = config.insertions.environment if config.insertions else {}
+        sys.exit(torchrun.run(directory.path, config.launch, own))
     else:
         outcome = experiment.run(directory, config)
         if outcome.state == "stopped":

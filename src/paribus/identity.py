@@ -54,7 +54,7 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
         prints |= _token_files(config.data)
     if isinstance(config.model, Pretrained) and Path(config.model.path).is_dir():
         prints["model"] = folder_fingerprint(Path(config.model.path), weights=config.model.init == "weights")
-    for name, experiment in config.insertions.experiments.items() if config.insertions else ():
+    for name, experiment in config.insertions.payloads.items() if config.insertions else ():
         prints[f"insertions.{name}"] = input_fingerprint(Path(experiment.file), f"insertions.experiments.{name}.file")
     for name, evaluation in config.evals.items():
         for key, path in input_files(evaluation).items():

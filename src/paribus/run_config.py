@@ -62,6 +62,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _noise_reaches_the_model(self) -> "RunConfig":
+        if self.train.compile and self.insertions and self.insertions.watermarks:
+            names = ", ".join(self.insertions.watermarks)
+            raise ValueError(
+                f"train.compile: found true, but a compiled model keeps the noise of a watermark ({names}) out; say false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _evaluations_exist(self) -> "RunConfig":
         train = self.train
         followed = {"train.checkpoints.best_evaluation": train.checkpoints.best_evaluation}

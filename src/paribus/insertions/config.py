@@ -1,10 +1,12 @@
 """The settings of insertions: what is written over the training stream, how often, and where."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from paribus.config import Count, Fraction, PositiveCount, Section
+from paribus.config import Count, Fraction, PositiveCount, PositiveFloat, Section
 
 # --- where: all counts are of the run's own training order, from 0; every interval is half-open ------------------------
 
@@ -41,7 +43,7 @@ class Random(Section):
 
 
 class EveryN(Section):
-    """One copy of every item in each n-th step, anywhere in its batch."""
+    """One copy of every item in each n-th step, anywhere in its batch; a watermark takes the whole batch."""
 
     kind: Literal["every"] = "every"
     steps: PositiveCount
@@ -56,7 +58,7 @@ class Explicit(Section):
 
 
 class WholeBatch(Section):
-    """Every row of these batches holds one item and then end-of-text tokens; the items go round."""
+    """Every row of these batches holds one item and then end-of-text tokens, and the items go round; or is watermarked."""
 
     kind: Literal["whole_batch"] = "whole_batch"
     steps: Annotated[list[Count], Field(min_length=1)]
@@ -123,7 +125,49 @@ class Hdf5(Section):
         return Explicit()
 
 
-Experiment = Annotated[Texts | Tokens | Benchmark | Hdf5, Field(discriminator="kind")]
+class Watermark(Section):
+    """Gaussian noise on the input embeddings of whole batches, or of their first rows; no token is written."""
+
+    kind: Literal["watermark"] = "watermark"
+    where: Annotated[WholeBatch | EveryN, Field(discriminator="kind")]
+    noise_std: PositiveFloat = Field(0.075, description="of each value; 0.075 is that of Bordt and Pawelczyk 2025")
+    rows: PositiveCount | None = Field(None, description="only the first so many rows of each batch; null: all")
+    noise: Literal["each_step", "shared"] = Field(
+        "each_step", description="shared: every step gets the noise of the first; for a batch that is repeated"
+    )
+
+
+# what torchrun tells its workers, and the threads that the launchers deal out
+_OF_RANKS = re.compile(
+    r"RANK|WORLD_SIZE|(LOCAL|GROUP|ROLE|MASTER|TORCHELASTIC|TORCH_ELASTIC)_.*|"
+    r"(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|VECLIB_MAXIMUM_THREADS|RAYON_NUM_THREADS|POLARS_MAX_THREADS"
+)
+
+
+def _names_a_variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(f"found {value!r}, expected a variable's name: letters, digits and _, no digit first")
+    if _OF_RANKS.fullmatch(value):
+        raise ValueError(f"{value} is set for each rank by what starts it; use `launch`, or another variable")
+    return value
+
+
+def _is_a_string(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a variable's value cannot hold a zero byte")
+    return value
+
+
+class Environment(Section):
+    """A variable of the training process, and of its ranks."""
+
+    kind: Literal["environment"] = "environment"
+    variable: Annotated[str, AfterValidator(_names_a_variable)]
+    value: Annotated[str, AfterValidator(_is_a_string)]
+
+
+Payload = Texts | Tokens | Benchmark | Hdf5  # what is read from a file and written over tokens
+Experiment = Annotated[Payload | Watermark | Environment, Field(discriminator="kind")]
 
 
 class InsertionsConfig(Section):
@@ -132,3 +176,28 @@ class InsertionsConfig(Section):
     experiments: Annotated[dict[str, Experiment], Field(min_length=1)]
     control: bool = Field(False, description="the matched control: the same run, nothing inserted")
     eos: str | None = Field(None, description="the end-of-text token; null: the tokenizer's first special token")
+
+    @property
+    def payloads(self) -> Mapping[str, Payload]:
+        """The experiments that write tokens, a control's too."""
+        return {name: one for name, one in self.experiments.items() if isinstance(one, Payload)}
+
+    @property
+    def watermarks(self) -> Mapping[str, Watermark]:
+        """The experiments that add noise, a control's too."""
+        return {name: one for name, one in self.experiments.items() if isinstance(one, Watermark)}
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the run sets: variable -> value; a control sets none."""
+        own = [one for one in self.experiments.values() if isinstance(one, Environment)]
+        return {} if self.control else {one.variable: one.value for one in own}
+
+    @model_validator(mode="after")
+    def _each_variable_once(self) -> "InsertionsConfig":
+        names = [one.variable for one in self.experiments.values() if isinstance(one, Environment)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(
+                f"experiments: {', '.join(sorted(twice))} is set twice; one experiment a variable is expected"
+            )
+        return self

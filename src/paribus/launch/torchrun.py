@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from paribus.errors import ConfigError
@@ -29,14 +30,14 @@ def command(run: Path, launch: LaunchConfig) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *ranks, *train_command(run)[1:]]
 
 
-def run(run: Path, launch: LaunchConfig) -> int:
+def run(run: Path, launch: LaunchConfig, environment: Mapping[str, str] | None = None) -> int:
     """Do in this process what `command` does, and return the exit code of the first rank that failed.
 
     torchrun itself exits with 1 whatever a rank's code was, and under a traceback when a signal ended it. SIGINT and
-    SIGTERM go on to the ranks, which checkpoint; the code is then 128 + signal."""
+    SIGTERM go on to the ranks, which checkpoint; the code is then 128 + signal. environment: variables of the ranks."""
     argv = command(run, launch)[3:]
     given = launch.threads or int(os.environ.get("OMP_NUM_THREADS", num_cores())) // launch.num_processes
-    os.environ.update(thread_limits(max(1, given)))
+    os.environ.update({**(environment or {}), **thread_limits(max(1, given))})
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_TIMEOUT_S))
 
     from torch.distributed import run as torchrun
