@@ -242,6 +242,5 @@ def test_more_exposures_leave_no_more_trace(tmp_path):
         for run, config in runs:
             experiment.run(run, config)
         means.append(np.mean([record(run, exposures + 2)["summary"]["x"] for run, _ in runs]))
-    print("mu^ at 1, 10, 40, 80 exposures:", means)
     assert means[0] < means[1] < means[2]
     assert means[3] > 1

@@ -29,11 +29,11 @@ def test_a_rank_does_not_start_ranks_of_its_own(monkeypatch):
     assert torchrun.is_inside()
 
 
-def test_the_exit_code_of_a_rank_is_that_of_the_launcher(tmp_path):
+def test_the_exit_code_of_a_rank_is_that_of_the_launcher_and_its_environment_begins_with_python(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from paribus.launch import torchrun; from paribus.train.config import LaunchConfig\n"
-        "sys.exit(torchrun.run(Path(sys.argv[1]), LaunchConfig(engine='ddp', num_processes=2)))"
+        "sys.exit(torchrun.run(Path(sys.argv[1]), LaunchConfig(engine='ddp', num_processes=2), {'PYTHONWARNINGS': 'shout'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "absent"], capture_output=True, text=True, check=False
@@ -41,3 +41,4 @@ def test_the_exit_code_of_a_rank_is_that_of_the_launcher(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "paribus: " in done.stderr
     assert "Traceback" not in done.stderr
+    assert "invalid action: 'shout'" in done.stderr  # the interpreter of each rank read the variable as it started
