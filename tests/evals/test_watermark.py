@@ -235,12 +235,15 @@ def test_two_ranks_find_another_watermark(tmp_path, engine):
 
 @pytest.mark.slow
 def test_more_exposures_leave_no_more_trace(tmp_path):
-    """Three seeds of weights: mu^ over 24 rows rises from 1 to 10 to 40 to 80 exposures."""
+    """mu^ over 64 rows at 1, 10, 40 and 80 exposures was -.07, 1.01, 1.13 and 1.94, each +- .13, and -.11 in a control.
+
+    Fewer of them here: four seeds of weights and noise, 32 rows."""
     means = []
-    for exposures in (1, 10, 40, 80):
-        runs = [marked_run(tmp_path / f"{exposures}-{seed}", exposures, f"seeds.weights={seed}") for seed in range(3)]
+    for exposures in (1, 10, 80):
+        seeds = [(f"seeds.weights={seed}", f"seeds.insertions={seed}") for seed in range(4)]
+        runs = [marked_run(tmp_path / f"{exposures}-{n}", exposures, *both) for n, both in enumerate(seeds)]
         for run, config in runs:
             experiment.run(run, config)
         means.append(np.mean([record(run, exposures + 2)["summary"]["x"] for run, _ in runs]))
-    assert means[0] < means[1] < means[2]
-    assert means[3] > 1
+    assert means[0] < 0.6 < means[1] < means[2]
+    assert means[2] > 1.3

@@ -62,15 +62,14 @@ def watermarked_rows(config: WatermarkEval, context: EvalContext) -> Rows:
             "stream; evaluate the run's directory, not a bare model"
         )
     mark = _choose(config.experiment, context.treatment.marks)
-    batches = [context.treatment.stream.batches(step).rows(0, mark.rows) for step in mark.steps]
     if mark.is_shared:
         _refuse_other_texts(mark, context.treatment)
-        batches = batches[-1:]
-    steps = [mark.counter(step) for step in (mark.steps[:1] if mark.is_shared else mark.steps)]
+    steps = mark.steps[-1:] if mark.is_shared else mark.steps
+    batches = [context.treatment.stream.batches(step).rows(0, mark.rows) for step in steps]
     return Rows(
         mark,
         context.treatment.is_control,
-        np.repeat(np.array(steps, np.int64), mark.rows),
+        np.repeat(np.array([mark.counter(step) for step in steps], np.int64), mark.rows),
         np.tile(np.arange(mark.rows), len(steps)),
         np.concatenate([batch.tokens for batch in batches]),
         np.concatenate([batch.targets for batch in batches]),
