@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test slow lint check format docs lock clean
+.PHONY: demo test slow olmo lint check format docs lock clean
 
 demo: .venv/core.stamp  ## install, run the smoke study on the corpus that ships with the package, print the report's path
 	$(BIN)/paribus study ergodic smoke
@@ -11,8 +11,10 @@ demo: .venv/core.stamp  ## install, run the smoke study on the corpus that ships
 test: .venv/dev.stamp  ## install with the development extras, run the default tests
 	$(BIN)/python -m pytest
 
-slow: .venv/dev.stamp  ## the tests that take minutes
+slow: .venv/olmo.stamp  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not net"
+
+olmo: .venv/olmo.stamp  ## add OLMo-core to the development environment
 
 lint: .venv/dev.stamp  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check src tests benchmarks scripts
@@ -45,6 +47,11 @@ lock: .venv/dev.stamp  ## write the versions now installed to constraints.txt
 	@echo "installing paribus and its development extras into .venv (about two minutes) ..."
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/core.stamp
+
+.venv/olmo.stamp: constraints-olmo.txt .venv/dev.stamp
+	@echo "installing OLMo-core into .venv (64 MB, about ten seconds) ..."
+	$(PIP) --no-deps --requirement constraints-olmo.txt
+	@touch $@
 
 clean:
 	rm -rf .venv build dist runs stores

@@ -1,4 +1,6 @@
-"""Write the versions installed in this environment to constraints.txt: names and versions only, no address, no local tag."""
+"""Write the versions installed in this environment to constraints.txt: names and versions only, no address, no local tag.
+
+What constraints-olmo.txt pins stays there."""
 
 import re
 from importlib.metadata import distributions
@@ -9,8 +11,10 @@ NOT_LOCKED = {"paribus", "pip", "setuptools", "wheel"}
 
 def main() -> None:
     installed = {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version.split("+")[0] for d in distributions()}
-    lines = [f"{name}=={version}" for name, version in sorted(installed.items()) if name not in NOT_LOCKED]
-    path = Path(__file__).parents[1] / "constraints.txt"
+    root = Path(__file__).parents[1]
+    olmo = {line.partition("==")[0] for line in (root / "constraints-olmo.txt").read_text().splitlines()}
+    lines = [f"{name}=={version}" for name, version in sorted(installed.items()) if name not in NOT_LOCKED | olmo]
+    path = root / "constraints.txt"
     path.write_text("# Exact versions that were tested together; remade by `make lock`.\n" + "\n".join(lines) + "\n")
 
 

@@ -202,6 +202,18 @@ def test_a_variable_that_is_not_set_or_not_well_formed_is_told(text, reason, tmp
     assert read(file(tmp_path, f"a: {text}\n")).at("a").value == Broken(reason)
 
 
+def test_here_is_the_folder_of_the_file_that_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "/elsewhere")
+    (tmp_path / "deep").mkdir()
+    file(tmp_path, "a: ${HERE}/x\n", "deep/base.yaml")
+    leaf = file(tmp_path, "extends: deep/base.yaml\nb: ${HERE}\n", "leaf.yaml")
+    monkeypatch.chdir(tmp_path)
+    for path in (leaf, Path("leaf.yaml")):
+        assert plain(read(path)) == {"a": f"{tmp_path}/deep/x", "b": str(tmp_path)}
+    reason = "${HERE} is the folder of a YAML file, and this stands in none"
+    assert override(read(leaf), ["a=${HERE}/y"]).at("a").value == Broken(reason)
+
+
 # --- extends -----------------------------------------------------------------------------------------------------------
 
 

@@ -2,23 +2,26 @@
 
 import json
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from paribus import config as configs
+from paribus import rundir
 from paribus.data.batches import Batch
 from paribus.errors import RunError
 from paribus.identity import resolve
-from paribus.insertions.trace import changes
+from paribus.insertions.trace import Change, changes
 from paribus.replay import Replay
 from paribus.rundir import RunDir, newest, step_of
 
 Progress = Callable[[int, int], None]  # (steps replayed, steps in all)
 UNEXPLAINED = "other tokens in the same window"
+EXAMPLES = 200  # spans of each experiment that a run's own record of its audit lists, for the report
 
 
 class Written(NamedTuple):
@@ -45,6 +48,7 @@ class Verification(NamedTuple):
     altered: list[int]  # steps at which the trainer consumed something else than the replay gives
     expected_steps: int  # that the run has taken, by its checkpoints
     written: Written | None = None  # what its plan wrote over the stream
+    examples: Sequence[Mapping[str, Any]] = ()  # the first EXAMPLES spans of each experiment, with ids and texts
 
     @property
     def holds(self) -> bool:
@@ -123,6 +127,8 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
     repetition, old and new ids and texts. Raises RunError when the run has not begun."""
     replay = Replay(run)
     altered, spans, tokens, changed, noisy = [], 0, 0, 0, 0
+    examples: list[dict[str, Any]] = []
+    listed = Counter[str]()
     with (out or Path(os.devnull)).open("w") as file:
         for step in range(len(replay.consumed)):
             batch = replay.batch(step)
@@ -134,13 +140,27 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
                 spans += some.stop - some.start
                 tokens += int(replay.plan.spans.offsets[some.stop] - replay.plan.spans.offsets[some.start])
                 changed += int((replay.watch.before != replay.watch.after).sum())
-            if out and replay.plan:
-                for change in changes(replay.plan, step, replay.watch.before):
-                    file.write(json.dumps(change.to_json(replay.tokenizer)) + "\n")
+                for change in _listed(replay, step, None if out else listed):
+                    record = change.to_json(replay.tokenizer)
+                    if listed[change.experiment] < EXAMPLES:
+                        examples.append(record)
+                    listed[change.experiment] += 1
+                    if out:
+                        file.write(json.dumps(record) + "\n")
             progress(step + 1, len(replay.consumed))
     checkpoint = newest(run.checkpoints)
     written = Written(spans, tokens, changed, noisy) if replay.plan else None
-    return Verification(run.path, len(replay.consumed), altered, step_of(checkpoint) if checkpoint else 0, written)
+    taken = step_of(checkpoint) if checkpoint else 0
+    return Verification(run.path, len(replay.consumed), altered, taken, written, examples)
+
+
+def _listed(replay: Replay, step: int, listed: Counter[str] | None) -> Iterable[Change]:
+    """The spans of the step that was replayed last: all of them, or none where every experiment has been listed enough."""
+    assert replay.plan is not None
+    names = replay.plan.experiments
+    if listed is not None and all(listed[name] >= EXAMPLES for name in names):
+        return ()
+    return changes(replay.plan, step, replay.watch.before)
 
 
 def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = lambda done, total: None) -> Comparison:
@@ -212,8 +232,23 @@ def _differences(
         yield Difference(step, int(row), *ids, names[0][row], names[1][row], num_tokens, position, cause)
 
 
+def record(run: RunDir, verification: Verification, comparison: Comparison | None = None, other: str = "") -> None:
+    """Write what an audit found into RUNDIR/audit, where reports find it: verification.json, against-OTHER.json."""
+    folder = run.audit
+    folder.mkdir(exist_ok=True)
+    written = verification.written
+    facts = {"holds": verification.holds, "line": verification.line(), "steps": verification.steps}
+    facts |= {"altered": verification.altered[:EXAMPLES], "written": written and written._asdict()}
+    rundir.write_json(folder / "verification.json", facts | {"examples": list(verification.examples)})
+    if comparison is not None:
+        facts = {"other": other, "holds": comparison.holds, "lines": list(comparison.lines())}
+        numbers = ("steps", "tokens", "tokens_differing", "windows_differing", "causes")
+        facts |= {name: getattr(comparison, name) for name in numbers}
+        rundir.write_json(folder / f"against-{other}.json", facts)
+
+
 def print_audit(paths: list[Path], out: Path | None = None) -> int:
-    """Verify one run, or verify two and compare them; findings on stdout, progress on stderr.
+    """Verify one run, or verify two and compare them; findings on stdout and, for reports, in the runs' directories.
 
     Returns the exit code: 1 when a run consumed something else than its config gives, its log was cut, or a token
     differs for no known cause."""
@@ -231,6 +266,7 @@ def print_audit(paths: list[Path], out: Path | None = None) -> int:
         own = out if len(runs) == 1 else None
         verified = [verify(run, own, progress(f"verifying {run.path.name}")) for run in runs]
         comparison = compare(runs[0], runs[1], out, progress("comparing")) if len(runs) == 2 else None
+    _record_all(runs, verified, comparison)
     for verification in verified:
         print(verification.line())
         if verification.written:
@@ -239,3 +275,14 @@ def print_audit(paths: list[Path], out: Path | None = None) -> int:
         print("\n".join(comparison.lines()))
     holds = all(verification.holds for verification in verified) and (comparison is None or comparison.holds)
     return 0 if holds else 1
+
+
+def _record_all(runs: Sequence[RunDir], verified: Sequence[Verification], comparison: Comparison | None) -> None:
+    try:
+        for run, verification in zip(runs, verified, strict=True):
+            is_first = comparison is not None and run is runs[0]
+            record(run, verification, comparison if is_first else None, runs[-1].path.name)
+    except OSError as error:  # somebody else's runs: what was found is printed all the same
+        print(
+            f"paribus: warning: {error.filename}: {error.strerror}: reports will not show this audit", file=sys.stderr
+        )

@@ -83,10 +83,8 @@ def train(run: Path, overrides: Overrides = None, dry_run: DryRun = False) -> No
         return
     if directory.is_done:
         print(f"{directory.path}: done already")
-    elif config.launch.num_processes > 1 and not torchrun.is_inside():
-        experiment.hold(directory, config)
-        own = config.insertions.environment if config.insertions else {}
-        sys.exit(torchrun.run(directory.path, config.launch, own))
+    elif config.launch.uses_torchrun and not torchrun.is_inside():
+        sys.exit(torchrun.train(directory, config))
     else:
         outcome = experiment.run(directory, config)
         if outcome.state == "stopped":
@@ -164,7 +162,7 @@ def report(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="The study: ergodic.")],
+    name: Annotated[str, typer.Argument(help="The study: ergodic or insertion.")],
     size: Annotated[
         str, typer.Argument(help="`smoke`, another YAML of the study, a path to your own, or `report`.")
     ] = "smoke",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from paribus import config as configs
 from paribus import provenance, rundir
-from paribus.data.batches import Overlay, Stream
+from paribus.data.batches import Overlay, Stream, untouched
+from paribus.data.config import TokenFilesData
 from paribus.errors import Diverged, ParibusError, RunError, named
 from paribus.evals.config import EvalConfig, WatermarkEval
 from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, resolve, verify_stores
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from paribus.insertions.payloads import Alphabet
     from paribus.insertions.plan import Geometry, Plan
     from paribus.insertions.watermarks import Treatment
-    from paribus.train.engine import Engine
+    from paribus.train.engine import Engine, Host
     from paribus.train.loop import Action, Outcome
+    from paribus.train.olmo.engine import OlmoCoreEngine
 
 
 def place(config: RunConfig) -> RunDir:
@@ -106,9 +108,8 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
         try:
             return _run(directory, config, rank)
         except ParibusError as error:
-            stepped = directory.stream_path.exists() and directory.stream_path.stat().st_size > 0
-            if is_new and error.exit_code == ParibusError.exit_code and not stepped:
-                shutil.rmtree(directory.path, ignore_errors=True)  # a mistake before the first step leaves nothing
+            if is_new and error.exit_code == ParibusError.exit_code:
+                forget(directory)
             raise
 
 
@@ -123,6 +124,13 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({} if value is None else {name: value})
+
+
+def forget(directory: RunDir) -> None:
+    """Remove a run that took no step: a mistake before the first one leaves nothing."""
+    stepped = directory.stream_path.exists() and directory.stream_path.stat().st_size > 0
+    if not stepped:
+        shutil.rmtree(directory.path, ignore_errors=True)
 
 
 def _run(directory: RunDir, config: RunConfig, rank: int) -> "Outcome":
@@ -150,32 +158,45 @@ def _run(directory: RunDir, config: RunConfig, rank: int) -> "Outcome":
     return outcome
 
 
-def _train(directory: RunDir, config: RunConfig, engine: "Engine") -> "Outcome":
+def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngine") -> "Outcome":
     from paribus.models.hf import build_model
     from paribus.objectives.build import build_objective
     from paribus.track.tracker import Mirrors, build_trackers
     from paribus.train.loop import Job, fit
+    from paribus.train.olmo.engine import OlmoCoreEngine
 
     stream, total = plain_stream(config)
     refuse_other_tokenizer(config)
     if engine.rank == 0:
         verify_stores(config)
+    overlay = untouched
     if config.insertions:
         plan = open_insertions(directory, config) if engine.rank == 0 else None
         engine.barrier()  # rank 0 may have had to compile it
         plan = plan or open_insertions(directory, config)
-        stream = inserted_stream(config, plan)
+        overlay, stream = plan.overlay, inserted_stream(config, plan)
     model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
         directory.set_status("running", num_steps=total)
-    engine.prepare(model)
     job = Job(config.train, directory, config.seeds.weights, config.launch.progress)
     mirrors = Mirrors({})
     if engine.rank == 0:
         mirrors = build_trackers(config.track, directory, config.name, config.model_dump(mode="json"))
     with contextlib.closing(mirrors) as log:
-        return fit(engine, build_objective(config.objective), stream, job, evaluations(directory, config, engine), log)
+        actions = evaluations(directory, config, engine)
+        if isinstance(engine, OlmoCoreEngine):
+            from paribus.data.token_files import open_token_files
+            from paribus.train.olmo.fit import fit_with_olmo_core
+            from paribus.train.olmo.loader import Feed
+
+            assert isinstance(config.data, TokenFilesData)  # RunConfig refuses anything else
+            files = open_token_files(config.data, config.data.files)
+            engine.prepare(model, stream.row_tokens)
+            feed = Feed(config.data, config.seeds.order, overlay, files)
+            return fit_with_olmo_core(engine, feed, stream, job, actions, log)
+        engine.prepare(model)
+        return fit(engine, build_objective(config.objective), stream, job, actions, log)
 
 
 def inserted_stream(config: RunConfig, plan: "Plan", overlay: Overlay | None = None) -> Stream:
@@ -242,7 +263,7 @@ def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alph
     return config.insertions, size, words, config.seeds.insertions, base
 
 
-def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list["Action"]:
+def evaluations(directory: RunDir, config: RunConfig, host: "Host") -> list["Action"]:
     """The run's evaluations as actions of the loop, their frozen windows drawn now: what does not fit fails here.
 
     Rank 0 writes evals/NAME/step-000500.json."""
@@ -250,7 +271,7 @@ def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list[
     from paribus.evals.results import write_result
     from paribus.train.loop import Action
 
-    context = EvalContext(config.data, config.seeds, str(engine.device), rank=engine.rank, world=engine.world)
+    context = EvalContext(config.data, config.seeds, str(host.device), rank=host.rank, world=host.world)
     if any(isinstance(evaluation, WatermarkEval) for evaluation in config.evals.values()):
         context = context._replace(treatment=treatment(directory, config))
 
@@ -259,8 +280,8 @@ def evaluations(directory: RunDir, config: RunConfig, engine: "Engine") -> list[
             evaluation = build_evaluation(config, context)
 
         def score(step: int) -> Mapping[str, float]:
-            result = evaluation(engine.model, step)
-            if engine.rank == 0:
+            result = evaluation(host.model, step)
+            if host.rank == 0:
                 write_result(directory.evals, name, step, result)
             return {f"evaluation/{name}/{metric}": value for metric, value in result.summary.items()}
 

@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from paribus.config import Section
-from paribus.data.config import DataConfig, Seeds
+from paribus.data.config import DataConfig, OlmoCoreOrder, Seeds, TokenFilesData
 from paribus.evals.config import EvalConfig, LossEval
 from paribus.insertions.config import InsertionsConfig
-from paribus.models.config import ModelConfig
+from paribus.models.config import Architecture, ModelConfig, Pretrained
 from paribus.objectives.config import NextToken, ObjectiveConfig
 from paribus.track.config import TrackConfig
 from paribus.train.config import LaunchConfig, ReduceOnPlateau, TrainConfig
@@ -63,11 +63,23 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _noise_reaches_the_model(self) -> "RunConfig":
-        if self.train.compile and self.insertions and self.insertions.watermarks:
-            names = ", ".join(self.insertions.watermarks)
+        names = ", ".join(self.insertions.watermarks) if self.insertions else ""
+        if names and self.train.compile:
             raise ValueError(
                 f"train.compile: found true, but a compiled model keeps the noise of a watermark ({names}) out; say false"
             )
+        if names and self.launch.engine == "olmo_core":
+            raise ValueError(
+                f"launch.engine: olmo_core: its trainer has no place for the noise of a watermark ({names}); "
+                "use single, ddp or fsdp2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _olmo_core_can(self) -> "RunConfig":
+        refused = olmo_core_refusal(self) if self.launch.engine == "olmo_core" else None
+        if refused is not None:
+            raise ValueError(f"launch.engine: olmo_core: {refused}")
         return self
 
     @model_validator(mode="after")
@@ -86,3 +98,29 @@ class RunConfig(Section):
                     f"{key}: {name} is no evaluation of kind loss with `every`; those are: {usable or 'none'}"
                 )
         return self
+
+
+def olmo_core_refusal(config: RunConfig) -> str | None:
+    """The first setting that OLMo-core's trainer could not follow, with what it could; None where it can do it all."""
+    data, model, train = config.data, config.model, config.train
+    rows = train.batch_size // config.launch.num_processes
+    if not isinstance(data, TokenFilesData) or not isinstance(data.order, OlmoCoreOrder):
+        return (
+            "it reads its own files in its own order: data: {kind: token_files, order: {kind: olmo_core}} is expected"
+        )
+    if data.mask_separators:
+        return "it takes the loss of every token: data.mask_separators: false is expected"
+    if not (isinstance(model, Pretrained) or (isinstance(model, Architecture) and model.model_type == "olmo2")):
+        found = model.model_type if isinstance(model, Architecture) else model.name
+        return f"it trains an architecture of model_type olmo2, or a pretrained one; found {found}"
+    if isinstance(train.schedule, ReduceOnPlateau):
+        return "train.schedule: it has constant, linear, cosine and wsd, found plateau"
+    if train.precision == "fp16":
+        return "train.precision: it has fp32 and bf16, found fp16"
+    if train.gradient_checkpointing or train.compile:
+        return "train.gradient_checkpointing and train.compile: false is expected"
+    if rows % min(train.micro_batch_size or rows, rows):
+        return (
+            f"train.micro_batch_size: a divisor of a rank's {rows} windows is expected, found {train.micro_batch_size}"
+        )
+    return None

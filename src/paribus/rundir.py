@@ -107,6 +107,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.evals = self.path / "evals"
         self.insertions = self.path / "insertions"
+        self.audit = self.path / "audit"
 
     @property
     def is_done(self) -> bool:

@@ -1,4 +1,4 @@
-"""YAML 1.2 text -> a tree: `extends`, `${VAR}`, `key.path=value`.
+"""YAML 1.2 text -> a tree: `extends`, `${VAR}`, `${HERE}`, `key.path=value`.
 
 Nothing here raises: what is wrong becomes a Broken leaf of the tree.
 """
@@ -124,7 +124,7 @@ def _convert(node: yaml.Node, start: Where, around: tuple[yaml.Node, ...]) -> No
     if node.tag not in (_PLAIN, "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
         return Node(Broken(f"the tag {node.tag} has no meaning here: leave it out"), where)
     if isinstance(node, yaml.ScalarNode):
-        return Node(_scalar(node), where)
+        return Node(_scalar(node, where), where)
     if any(node is other for other in around):
         return Node(Broken("found an alias of the mapping or list that holds it"), where)
     inside = (*around, node)
@@ -142,9 +142,9 @@ def _convert(node: yaml.Node, start: Where, around: tuple[yaml.Node, ...]) -> No
     return Node(items, where)
 
 
-def _scalar(node: yaml.ScalarNode) -> Scalar | Broken:
+def _scalar(node: yaml.ScalarNode, where: Where) -> Scalar | Broken:
     """Put variables in, then find the type: quotes keep text text, with or without variables."""
-    text = _substitute(node.value)
+    text = _substitute(node.value, where)
     if isinstance(text, Broken):
         return text
     try:
@@ -154,8 +154,10 @@ def _scalar(node: yaml.ScalarNode) -> Scalar | Broken:
     return typed(text) if node.tag == _PLAIN else text
 
 
-def _substitute(text: str) -> str | Broken:
-    """Replace `${VAR}` and `${VAR:-default}`, the default also where VAR is empty, as in a shell; `$${` gives `${`."""
+def _substitute(text: str, where: Where) -> str | Broken:
+    """Replace `${VAR}` and `${VAR:-default}`, the default also where VAR is empty, as in a shell; `$${` gives `${`.
+
+    `${HERE}` is the folder of the file that says so, whatever the environment holds."""
     reasons = []
 
     def replacement(match: re.Match[str]) -> str:
@@ -167,6 +169,10 @@ def _substitute(text: str) -> str | Broken:
                 f"found {found(text)}, expected ${{VAR}} or ${{VAR:-default}}; a literal ${{ is written $${{"
             )
             return ""
+        if name == "HERE" and where.line is None:
+            reasons.append("${HERE} is the folder of a YAML file, and this stands in none")
+        if name == "HERE":
+            return str(Path(where.origin).resolve().parent)
         if default is None and name not in os.environ:
             reasons.append(f"${{{name}}} is not set: export {name}, or write ${{{name}:-default}}")
         return os.environ.get(name, "") or default or ""

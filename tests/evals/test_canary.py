@@ -9,7 +9,7 @@ import torch
 
 from evals.text_models import Bigrams, bigrams, context, model, one_by_one, write_lines
 from paribus import experiment
-from paribus.data.config import CoinsData
+from paribus.data.config import CoinsData, TokenFilesData
 from paribus.data.store import open_store
 from paribus.errors import ConfigError, DataError, RunError
 from paribus.evals.build import EvalContext, build_evaluation, evaluate
@@ -160,6 +160,17 @@ def test_bad_lines_are_named_with_file_and_line(text_store_path, tmp_path, rows,
     with pytest.raises(DataError, match=message) as raised:
         build_evaluation(CanaryEval(file=file), context(text_store_path))
     assert str(raised.value).startswith(file)
+
+
+@pytest.mark.parametrize("start_token", [True, False])
+def test_texts_are_read_with_the_tokenizer_of_token_files(text_store_path, lines, tmp_path, start_token):
+    """The same tokenizer, and the end-of-text token where a store has its start token: the same rows."""
+    keys = {"dtype": "uint16", "sequence_length": 17, "vocab_size": 280, "eos": 0}
+    data = TokenFilesData(files=["tokens.npy"], tokenizer=str(text_store_path / "tokenizer.json"), **keys)
+    config = CanaryEval(file=lines, start_token=start_token)
+    assert canaries(config, EvalContext(data)).rows == canaries(config, context(text_store_path)).rows
+    with pytest.raises(ConfigError, match=r"name one in data\.tokenizer"):
+        canaries(config, EvalContext(data.model_copy(update={"tokenizer": None})))
 
 
 def test_what_does_not_fit_is_one_clear_line(text_store_path, lines, tmp_path):

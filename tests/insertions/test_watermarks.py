@@ -203,6 +203,10 @@ def test_a_dry_run_hides_a_watermark(tmp_path):
 def test_a_compiled_model_is_trained_without_its_noise(tmp_path):
     with pytest.raises(ConfigError, match=r"train\.compile: found true, .*\(mark\) out; say false"):
         coins_run(tmp_path, insertions(tmp_path), "train.compile=true")
+    with pytest.raises(
+        ConfigError, match=r"launch\.engine: olmo_core: its trainer has no place for the noise .*\(mark\)"
+    ):
+        coins_run(tmp_path, insertions(tmp_path), "launch.engine=olmo_core")
 
 
 def test_a_variable_is_missing_in_training_or_left_behind(tmp_path, monkeypatch):

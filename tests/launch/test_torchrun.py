@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,11 +30,15 @@ def test_a_rank_does_not_start_ranks_of_its_own(monkeypatch):
     assert torchrun.is_inside()
 
 
-def test_the_exit_code_of_a_rank_is_that_of_the_launcher_and_its_environment_begins_with_python(tmp_path):
+def test_the_exit_code_of_a_rank_is_that_of_the_launcher_which_keeps_its_signal_handlers(tmp_path):
+    """The interpreter of each rank reads the environment's variables as it starts."""
     code = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
         "from paribus.launch import torchrun; from paribus.train.config import LaunchConfig\n"
-        "sys.exit(torchrun.run(Path(sys.argv[1]), LaunchConfig(engine='ddp', num_processes=2), {'PYTHONWARNINGS': 'shout'}))"
+        "held = signal.getsignal(signal.SIGTERM)\n"
+        "ddp = LaunchConfig(engine='ddp', num_processes=2)\n"
+        "code = torchrun.run(Path(sys.argv[1]), ddp, {'PYTHONWARNINGS': 'shout'})\n"
+        "sys.exit(code if signal.getsignal(signal.SIGTERM) is held else 99)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "absent"], capture_output=True, text=True, check=False
@@ -41,4 +46,14 @@ def test_the_exit_code_of_a_rank_is_that_of_the_launcher_and_its_environment_beg
     assert done.returncode == 2, done.stderr
     assert "paribus: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert "invalid action: 'shout'" in done.stderr  # the interpreter of each rank read the variable as it started
+    assert "invalid action: 'shout'" in done.stderr
+
+
+def test_the_ranks_of_olmo_core_meet_at_a_free_port_from_29501_on():
+    with socket.socket() as held:
+        held.bind(("", torchrun.free_port()))
+        held.listen()
+        taken = held.getsockname()[1]
+        assert taken >= 29501
+        assert torchrun.free_port() > taken
+        assert torchrun.free_port(taken) == torchrun.free_port()

@@ -169,6 +169,19 @@ def test_a_table_sorts_by_keyboard(shown: Callable[[], Browser]):
     assert column(browser, 1)[0] == "−2.8"
 
 
+def test_a_long_table_shows_the_rows_that_hold_every_word(browser: Browser, tmp_path: Path):
+    frame = pl.DataFrame({"name": [f"row {n} {'even' if n % 2 == 0 else 'odd'}" for n in range(20)]})
+    browser.open(write_report(Report("Long", "", [Section("One", [Table(frame)])]), tmp_path / "r.html", figures=False))
+    browser.evaluate(
+        """(field => { field.value = 'ODD 1'; field.dispatchEvent(new Event('input', {bubbles: true})); })
+        (document.querySelector('.table input'))"""
+    )
+    rows = (
+        "[...document.querySelectorAll('#table-1 tbody tr')].filter(r => r.offsetHeight).map(r => r.textContent.trim())"
+    )
+    assert browser.evaluate(rows) == [f"row {n} odd" for n in (1, 11, 13, 15, 17, 19)]
+
+
 def saved(browser: Browser, selector: str) -> str:
     """The text of the file that a button offers for download."""
     script = """new Promise((done) => {

@@ -94,12 +94,12 @@ def ranked(config: RankedEval, model: nn.Module, asked: Questions, context: Eval
         record[metric] = {"mean": mean, "error": error}
     record["count"] = len(asked.gold)
     record["shortened"] = sum(len(a.given) < len(b.given) for a, b in zip(rows, asked.rows, strict=True))
-    return EvalResult(record | by_group | {"items": _items(asked, chosen_N3)})
+    return EvalResult(record | by_group | {"items": _items(asked, chosen_N3, columns["gold_bits_per_byte"])})
 
 
-def _items(asked: Questions, chosen_N3: NDArray[np.int64]) -> dict[str, Any]:
+def _items(asked: Questions, chosen_N3: NDArray[np.int64], bits_N: NDArray[np.float64]) -> dict[str, Any]:
     chosen = {f"choice_{metric}": chosen_N3[:, place].tolist() for place, metric in enumerate(METRICS)}
-    return {"line": asked.lines, "gold": asked.gold.tolist()} | chosen
+    return {"line": asked.lines, "gold": asked.gold.tolist()} | chosen | {"gold_bits_per_byte": bits_N.tolist()}
 
 
 def shortened(row: Row, limit: int | None) -> Row:

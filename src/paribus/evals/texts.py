@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paribus.config import Section
-from paribus.data.config import DataConfig, TextData
+from paribus.data.config import DataConfig, TextData, TokenFilesData
 from paribus.data.jsonlines import json_lines
 from paribus.data.store import open_store
+from paribus.data.tokenizer import read_tokenizer
 from paribus.errors import ConfigError, DataError
 from paribus.rundir import input_fingerprint
 
@@ -50,9 +51,18 @@ class Prompt(NamedTuple):
 
 
 def words(data: DataConfig, start_token: bool | None) -> Words:
-    """The tokenizer of the run's store. Raises ConfigError when the data are no text, or have no start token to put."""
+    """The tokenizer of the run's store or token files, and what stands before every text.
+
+    Token files have no start token of their own: asked for, it is their end-of-text token, which stands between their
+    documents. Raises ConfigError when the data have no tokenizer, or no start token to put."""
+    if isinstance(data, TokenFilesData):
+        if data.tokenizer is None:
+            raise ConfigError("texts need a tokenizer: name one in data.tokenizer")
+        return Words(read_tokenizer(Path(data.tokenizer)), [data.eos] if start_token else [])
     if not isinstance(data, TextData):
-        raise ConfigError(f"texts need a tokenizer, but data of kind {data.kind} have none; use data of kind text")
+        raise ConfigError(
+            f"texts need a tokenizer, but data of kind {data.kind} have none; use data of kind text or token_files"
+        )
     store = open_store(data.store)
     if not (data.start_token if start_token is None else start_token):
         return Words(store.tokenizer(), [])

@@ -26,7 +26,7 @@ class Axis(NamedTuple):
 
     field: str
     title: str | None = None  # None: the field's name; "": none
-    scale: Literal["linear", "log2", "log10"] = "linear"
+    scale: Literal["linear", "log2", "log10", "symlog"] = "linear"  # symlog: of counts from 0, as log(1 + x)
     format: str = ".4~f"  # d3-format of the tooltip
     domain: tuple[float, float] | None = None
 
@@ -195,7 +195,7 @@ def _escape(field: str) -> str:
 
 def _x(frame: pl.DataFrame, x: Axis) -> alt.X:
     grid: dict[str, Any] = {}
-    if x.scale == "log2":
+    if x.scale in ("log2", "symlog"):
         values = frame[x.field].unique().sort().to_list()
         grid = {"values": values, "format": "~g"} if len(values) <= 12 else {"format": "~s"}
     return alt.X(
@@ -211,6 +211,8 @@ def _scale(axis: Axis, nice: bool = True) -> alt.Scale:
     domain = {"domain": list(axis.domain), "clamp": True} if axis.domain else {}
     if axis.scale == "linear":
         return alt.Scale(zero=False, nice=nice and not axis.domain, **domain)
+    if axis.scale == "symlog":
+        return alt.Scale(type="symlog", constant=1, nice=False, padding=14, **domain)
     return alt.Scale(type="log", base=2 if axis.scale == "log2" else 10, nice=False, padding=14, **domain)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import yaml
@@ -97,6 +97,20 @@ def evaluation(run: Path | str, name: str, step: int | None = None) -> dict[str,
 
 def provenance(run: Path | str) -> dict[str, Any]:
     return _read_json(RunDir(run).provenance_path)
+
+
+class Audit(NamedTuple):
+    """What `paribus audit` last recorded about a run; an empty verification where it never did."""
+
+    verification: dict[str, Any]
+    against: list[dict[str, Any]]
+
+
+def audit(run: Path | str) -> Audit:
+    folder = RunDir(run).audit
+    return Audit(
+        _read_json(folder / "verification.json"), [_read_json(path) for path in sorted(folder.glob("against-*.json"))]
+    )
 
 
 def config_text(run: Path | str) -> str:

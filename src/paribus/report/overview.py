@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from paribus.report import charts, collect, losses, runs
+from paribus.report import audits, charts, collect, losses, runs
 from paribus.report.blocks import Block, Column, Details, Figure, Report, Section, Table, Tiles, Verdict, Verdicts
 from paribus.report.cells import counted
 from paribus.report.charts import Axis, Kinds
@@ -37,6 +37,7 @@ def generic_report(paths: Sequence[Path | str], out: Path | str) -> Path:
         Section("Overview", [Tiles(runs.tiles(table)), runs.run_table(table), *runs.problems(table)]),
         *training(table),
         *(evaluation(table, name) for name in evaluation_names(table)),
+        *audits.sections(dict(zip(table["name"], map(Path, table["path"]), strict=True))),
         *runs.appendix(table, commands)[1:],
     ]
     studies = ", ".join(f"*{name}*" for name in table["study"].drop_nulls().unique(maintain_order=True))

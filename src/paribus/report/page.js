@@ -140,6 +140,17 @@ function sort(header) {
   header.setAttribute("aria-sort", direction);
 }
 
+// Rows that hold every word that was typed; what is copied or saved is the whole table all the same.
+function filter(field) {
+  const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of field.closest(".table").querySelector("tbody").rows) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+  }
+}
+
+document.addEventListener("input", ({ target }) => target.matches?.('.table input[type="search"]') && filter(target));
+
 const linesOf = (table) => [...table.rows].map((row) =>
   [...row.cells].map((cell) => (cell.tagName === "TH" ? cell.textContent : valueOf(cell)).trim()));
 const tsv = (lines) => lines.map((line) => line.map((field) => field.replace(/[\t\n]/g, " ")).join("\t")).join("\n") + "\n";

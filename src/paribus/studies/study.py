@@ -21,7 +21,7 @@ from paribus.launch.grid import SweepConfig
 from paribus.report.page import write_report
 from paribus.run_config import RunConfig
 
-STUDIES = ("ergodic",)
+STUDIES = ("ergodic", "insertion")
 Runs = Mapping[str, Sequence[Path]]  # sweep -> its run directories, in the order of its points
 
 

@@ -19,26 +19,26 @@ from transformers import PreTrainedModel
 
 from paribus.errors import CheckpointError
 from paribus.rundir import complete, disk_error, file_sha256, folder_of, step_of, write_json
-from paribus.train.engine import Engine
+from paribus.train.engine import Host
 from paribus.train.weights import load_weights
 
 MANIFEST, STATE = "manifest.json", "state.json"
 
 
-def save_checkpoint(engine: Engine, checkpoints: Path, step: int, state: dict[str, Any]) -> Path:
+def save_checkpoint(host: Host, checkpoints: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the checkpoint of a step; every rank calls it. It appears under its name when all of it is on the device.
 
     Raises RunError when there is no space left: what was written is removed, older checkpoints stay as they are."""
     final = folder_of(checkpoints, step)
     temporary = final.with_name(final.name + ".tmp")
     try:
-        if engine.rank == 0:
+        if host.rank == 0:
             _remove(temporary)
             temporary.mkdir(parents=True)
-        engine.barrier()
-        engine.save(temporary)
-        engine.barrier()
-        if engine.rank == 0:
+        host.barrier()
+        host.save(temporary)
+        host.barrier()
+        if host.rank == 0:
             _finish(temporary, final, state)
     except Exception as error:
         _remove(temporary)

@@ -122,8 +122,27 @@ class TrainConfig(Section):
 class LaunchConfig(Section):
     """Where and how a run executes: no part of its identity, the data never depends on it."""
 
-    engine: Literal["single", "ddp", "fsdp2"] = "single"
+    engine: Literal["single", "ddp", "fsdp2", "olmo_core"] = "single"
     num_processes: PositiveCount = Field(1, description="ranks that `paribus train` starts through torchrun")
+    retries: Count | None = Field(
+        None, description="times that torchrun is started again after a crash; null: 10 for olmo_core, 0 for the others"
+    )
+    retry_wait_s: PositiveFloat = Field(
+        10.0, description="before the first of them; doubled for each further one, and up to a quarter more at random"
+    )
     threads: PositiveCount | None = Field(None, description="CPU threads a rank; null: PyTorch's own choice")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: bool = Field(True, description="progress bars on stderr")
+
+    @property
+    def uses_torchrun(self) -> bool:
+        return self.num_processes > 1 or self.engine == "olmo_core"
+
+    @model_validator(mode="after")
+    def _can_be_retried(self) -> "LaunchConfig":
+        if self.retries and not self.uses_torchrun:
+            raise ValueError(
+                f"retries: only ranks that torchrun starts are started again: several processes or engine: olmo_core, "
+                f"found engine: {self.engine} with one"
+            )
+        return self

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -13,6 +13,9 @@ from paribus.errors import ConfigError
 from paribus.objectives.objective import Objective
 from paribus.train.allocator import keep_freed_memory
 from paribus.train.config import LaunchConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from paribus.train.olmo.engine import OlmoCoreEngine
 
 
 class StepReport(NamedTuple):
@@ -24,21 +27,13 @@ class StepReport(NamedTuple):
     update: Literal["applied", "skipped", "refused"]  # skipped: fp16 overflow, scale lowered; refused: not finite
 
 
-class Engine(Protocol):
-    """How a model is trained: in one process, on several with a copy each (ddp), or with a shard each (fsdp2)."""
+class Host(Protocol):
+    """What holds the model of a run between its steps, on one rank of several."""
 
     rank: int
     world: int
     device: torch.device
     model: PreTrainedModel  # as prepared: for evaluations, on every rank alike
-
-    def prepare(self, model: PreTrainedModel) -> None:
-        """Take the model over: move, wrap or shard it, and build its optimizer. Once, before anything else."""
-
-    def step(self, objective: Objective, batch: Batch, lr: float, seed: int) -> StepReport:
-        """Forward, backward, clip and update on the *global* batch, of which this rank takes its rows.
-
-        seed: of this step's dropout. A loss or gradient that is not finite changes no weight, on no rank."""
 
     def save(self, folder: Path) -> None:
         """Write weights (as `save_pretrained` does) and optimizer into an existing folder. Every rank calls it."""
@@ -57,8 +52,20 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
-    """The engine of a `launch:` section; ddp and fsdp2 join the process group that torchrun's environment describes."""
+class Engine(Host, Protocol):
+    """How a model is trained by our own loop: in one process, on several with a copy each (ddp), or a shard each (fsdp2)."""
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Take the model over: move, wrap or shard it, and build its optimizer. Once, before anything else."""
+
+    def step(self, objective: Objective, batch: Batch, lr: float, seed: int) -> StepReport:
+        """Forward, backward, clip and update on the *global* batch, of which this rank takes its rows.
+
+        seed: of this step's dropout. A loss or gradient that is not finite changes no weight, on no rank."""
+
+
+def build_engine(launch: LaunchConfig, train: TrainConfig) -> "Engine | OlmoCoreEngine":
+    """The engine of a `launch:` section; all but single join the process group that torchrun's environment describes."""
     if launch.threads is not None:
         torch.set_num_threads(launch.threads)
     keep_freed_memory()
@@ -80,6 +87,10 @@ def build_engine(launch: LaunchConfig, train: TrainConfig) -> Engine:
             from paribus.train.fsdp2 import Fsdp2Engine
 
             return Fsdp2Engine(train, launch)
+        case "olmo_core":
+            from paribus.train.olmo.engine import OlmoCoreEngine
+
+            return OlmoCoreEngine(train, launch)
 
 
 def single_device(launch: LaunchConfig, local_rank: int = 0) -> torch.device:

@@ -16,10 +16,14 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {
-                number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Take the signals; once more, where a library has put its own handlers in our place."""
+        for number in self._previous:
+            signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:

@@ -1,5 +1,6 @@
 """Weights and optimizer state as safetensors: what the engines that hold a whole model write and read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -27,18 +28,29 @@ def save_training_state(model: PreTrainedModel, update: Update, folder: Path) ->
 def load_training_state(model: PreTrainedModel, update: Update, folder: Path) -> None:
     """Put saved weights and optimizer state into a prepared model and its optimizer, bit for bit."""
     model.load_state_dict(load_weights(folder).state_dict())
-    shards = folder / SHARDS
-    tensors = _join(shards) if shards.is_dir() else load_file(folder / OPTIMIZER_FILE)
+    tensors = load_optimizer_state(folder)
     update.scale.restore(tensors)
-    parameters = dict(model.named_parameters())
-    update.optimizer.state.clear()
+    restore_moments(dict(model.named_parameters()), update.optimizer, tensors)
+
+
+def load_optimizer_state(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint folder that are not its model's, whole: PART/PARAMETER."""
+    shards = folder / SHARDS
+    return _join(shards) if shards.is_dir() else load_file(folder / OPTIMIZER_FILE)
+
+
+def restore_moments(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Give each parameter's saved state to the optimizer, in place of whatever it has."""
+    optimizer.state.clear()
     for key, saved in tensors.items():
         part, _, name = key.partition("/")
         if name not in parameters or part == WEIGHTS:
             continue
         # fresh memory: the loaded file's tensors are aligned as the file is, and rounding may depend on alignment
         parameter = parameters[name]
-        update.optimizer.state[parameter][part] = torch.empty_like(saved, device=parameter.device).copy_(saved)
+        optimizer.state[parameter][part] = torch.empty_like(saved, device=parameter.device).copy_(saved)
 
 
 def save_model(model: PreTrainedModel, folder: Path, tensors: dict[str, Tensor] | None = None) -> None:
@@ -55,12 +67,16 @@ def load_weights(folder: Path) -> PreTrainedModel:
 
 def optimizer_state(model: nn.Module, update: Update) -> dict[str, Tensor]:
     """The optimizer's tensors as PART/PARAMETER, and the loss scale; parameters that had no gradient yet have none."""
-    tensors = {
+    return {**moments(dict(model.named_parameters()), update.optimizer), **update.scale.tensors()}
+
+
+def moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors of named parameters, as PART/NAME."""
+    return {
         f"{part}/{name}": value.detach().contiguous()
-        for name, parameter in model.named_parameters()
-        for part, value in update.optimizer.state.get(parameter, {}).items()
+        for name, parameter in parameters.items()
+        for part, value in optimizer.state.get(parameter, {}).items()
     }
-    return {**tensors, **update.scale.tensors()}
 
 
 def _join(shards: Path) -> dict[str, Tensor]:

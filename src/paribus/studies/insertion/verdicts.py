@@ -1,0 +1,85 @@
+"""What the study claims, each claim with its state and the numbers behind it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import polars as pl
+
+from paribus.evals.statistics import Interval
+from paribus.report.blocks import Verdict
+from paribus.report.cells import counted, interval, number
+from paribus.studies.insertion.analysis import Contamination, by_copies, trend
+
+State = Literal["holds", "fails", "inconclusive"]
+NEGLIGIBLE = 0.25  # of the effect of the most copies: what canaries that were never inserted may move at most
+SMALL_LOSS = 0.02  # of the control's held-out loss: what insertions may cost elsewhere at most
+
+
+def about_canaries(items: pl.DataFrame) -> list[Verdict]:
+    """Two verdicts a sweep: likelihood follows the copies; what was never inserted stays where it was."""
+    verdicts = []
+    for (arm, name), group in items.group_by("arm", "evaluation", maintain_order=True):
+        means = by_copies(group)
+        if len(means) < 2:
+            continue
+        tau = trend(group)
+        claim = f"The more copies of a canary, the likelier it is ({arm}, {name})"
+        state: State = "holds" if tau.high < 0 else "fails" if tau.low > 0 else "inconclusive"
+        most = means.row(-1, named=True)
+        evidence = (
+            f"Kendall's τ between copies and treated − control: {_shown(tau, '+.2f')}, {counted(len(group), 'canary')}"
+            f"; at {most['copies']} copies {number(most['delta'], '+.2f')} nats a token"
+        ).replace("canarys", "canaries")
+        verdicts.append(Verdict(claim, state, evidence))
+        if means["copies"][0] == 0:
+            never = means.row(0, named=True)
+            claim = f"Canaries that were never inserted stay as likely as in the control ({arm}, {name})"
+            verdicts.append(_small(claim, _of(never, "delta"), NEGLIGIBLE * abs(most["delta"]), "nats a token"))
+    return verdicts
+
+
+def about_contamination(found: Sequence[Contamination]) -> list[Verdict]:
+    """The inserted questions gain, the others do not."""
+    verdicts = []
+    for one in found:
+        gap, clean = one.gap, one.effect["clean"]
+        state: State = "holds" if gap.low > 0 else "fails" if gap.high < 0 else "inconclusive"
+        claim = f"Contamination lifts the inserted questions of {one.benchmark} above the clean ones ({one.arm})"
+        evidence = f"gain in accuracy, inserted − clean: {_shown(gap, '+.2f')}, at {one.copies} copies a question"
+        verdicts.append(Verdict(claim, state, evidence))
+        contains = clean.low <= 0 <= clean.high
+        claim = f"The clean questions of {one.benchmark} gain nothing ({one.arm})"
+        evidence = f"accuracy, treated − control: {_shown(clean, '+.2f')}"
+        verdicts.append(Verdict(claim, "holds" if contains else "fails", evidence))
+    return verdicts
+
+
+def about_losses(table: pl.DataFrame) -> list[Verdict]:
+    """What the insertions cost on held-out text."""
+    verdicts = []
+    for row in table.iter_rows(named=True):
+        claim = f"On held-out text treated and control differ little ({row['arm']}, {row['evaluation']})"
+        verdicts.append(_small(claim, _of(row, "delta"), SMALL_LOSS * row["control"], "nats a token"))
+    return verdicts
+
+
+def _small(claim: str, value: Interval, margin: float, unit: str) -> Verdict:
+    """Whether an interval lies within ±margin: an equivalence test by inclusion (Schuirmann 1987), at 95 %."""
+    low, high = (value.mean, value.mean) if value.low != value.low else (value.low, value.high)
+    inside, outside = max(-low, high) <= margin, low > margin or high < -margin
+    state: State = "holds" if inside else "fails" if outside else "inconclusive"
+    evidence = (
+        f"treated − control: {_shown(value, '+.3f')} {unit}; negligible is what lies within ±{number(margin, '.3f')}"
+    )
+    return Verdict(claim, state, evidence)
+
+
+def _of(row: dict[str, float | None], name: str) -> Interval:
+    mean, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    assert mean is not None
+    return Interval(mean, float("nan") if low is None else low, float("nan") if high is None else high)
+
+
+def _shown(value: Interval, form: str) -> str:
+    limits = "(no interval)" if value.low != value.low else interval(value.low, value.high, form)
+    return f"{number(value.mean, form)} {limits}"
