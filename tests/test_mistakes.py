@@ -207,7 +207,7 @@ def test_a_run_is_told_all_its_mistakes(tmp_path):
     text = text.replace("kind: bayes", "kind: bias").replace("lr: 1e-3", "lr: fast").replace("micro-neox", "micro-nex")
     presets = '"pythia-14m", "pythia-70m", "pythia-160m", "decoder-13m", "tiny-neox", "tiny-llama" or "micro-neox"'
     kinds = '"loss", "bayes", "causality", "canary", "verbatim", "extraction", "fictional", "ranked", "perplexity"'
-    kinds += ' or "script"'
+    kinds += ', "watermark" or "script"'
     assert refused(tmp_path, text, schema=RunConfig).splitlines() == [
         "plan.yaml:3: data.num_components: found 0, expected a whole number >= 1",
         f'plan.yaml:4: model.name: found "micro-nex", expected {presets}, did you mean "micro-neox"?',

@@ -30,11 +30,13 @@ class Written(NamedTuple):
     spans: int
     tokens: int
     changed: int  # of these tokens, those that were other ones before
+    watermarked: int = 0  # rows whose input embeddings got noise
 
     def line(self) -> str:
+        noise = f"; noise on {self.watermarked:,} rows" if self.watermarked else ""
         return (
             f"insertions: {self.spans:,} spans, {self.tokens:,} tokens written, {self.changed:,} of them other than what "
-            "stood there; every other token is the base stream's"
+            f"stood there; every other token is the base stream's{noise}"
         )
 
 
@@ -91,6 +93,7 @@ class Comparison(NamedTuple):
     causes: dict[str, int]  # cause -> windows
     shares: dict[str, tuple[int, int]]  # category -> targets of A, targets of B
     first: Difference | None
+    noisy: tuple[int, int] = (0, 0)  # rows of A, and of B, whose input embeddings got noise
 
     @property
     def holds(self) -> bool:
@@ -100,6 +103,8 @@ class Comparison(NamedTuple):
     def lines(self) -> Iterator[str]:
         for key, a, b in self.keys:
             yield f"config {key}: {a} | {b}"
+        if any(self.noisy):
+            yield f"rows with the noise of a watermark: {self.noisy[0]:,} | {self.noisy[1]:,}"
         if self.first is None:
             yield f"tokens: {self.tokens:,} compared over {self.steps:,} steps, nothing differs"
             return
@@ -121,13 +126,15 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
     The store and the plan are verified too; `out` gets one JSON line for every span that the plan wrote: experiment, item,
     repetition, old and new ids and texts. Raises RunError when the run has not begun."""
     replay = Replay(run)
-    altered, spans, tokens, changed = [], 0, 0, 0
+    altered, spans, tokens, changed, noisy = [], 0, 0, 0, 0
     examples: list[dict[str, Any]] = []
     listed = Counter[str]()
     with (out or Path(os.devnull)).open("w") as file:
         for step in replay.steps:
-            if not replay.was_consumed(step, replay.batch(step)):
+            batch = replay.batch(step)
+            if not replay.was_consumed(step, batch):
                 altered.append(step)
+            noisy += noisy_rows(batch)
             if replay.plan:
                 some = replay.plan.of_step(step)
                 spans += some.stop - some.start
@@ -142,7 +149,7 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
                         file.write(json.dumps(record) + "\n")
             progress(step + 1 - replay.steps.start, len(replay.steps))
     checkpoint = newest(run.checkpoints)
-    written = Written(spans, tokens, changed) if replay.plan else None
+    written = Written(spans, tokens, changed, noisy) if replay.plan else None
     taken = step_of(checkpoint) - replay.steps.start if checkpoint else 0
     return Verification(run.path, len(replay.steps), altered, taken, written, examples)
 
@@ -171,7 +178,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
         ranges = " and ".join(f"{some.start:,} to {some.stop - 1:,}" for some in (one.steps, two.steps))
         raise RunError(f"{a.path} and {b.path} have no step in common ({ranges}): nothing to compare")
     tokens, shares, causes = 0, Counter[tuple[str, int]](), Counter[str]()
-    first, differing = None, 0
+    first, differing, noisy = None, 0, [0, 0]
     with (out or Path(os.devnull)).open("w") as file:
         for step in steps:
             batches = batch_a, batch_b = one.batch(step), two.batch(step)
@@ -184,6 +191,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             names = one.categories(batch_a), two.categories(batch_b)
             for side in (0, 1):
                 shares.update((name, side) for name in names[side])
+                noisy[side] += noisy_rows(batches[side])
             for difference in _differences(step, (one, two), batches, names):
                 first = first or difference
                 differing += difference.num_tokens
@@ -192,7 +200,14 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             progress(step + 1 - steps.start, len(steps))
     window = one.stream.window
     by_category = {name: (shares[name, 0] * window, shares[name, 1] * window) for name, _ in sorted(shares)}
-    return Comparison(keys, len(steps), tokens, differing, causes.total(), dict(causes), by_category, first)
+    return Comparison(
+        keys, len(steps), tokens, differing, causes.total(), dict(causes), by_category, first, (noisy[0], noisy[1])
+    )
+
+
+def noisy_rows(batch: Batch) -> int:
+    """How many rows of a batch have noise on their input embeddings."""
+    return 0 if batch.noise is None else batch.noise.of(len(batch.tokens))
 
 
 def _differences(

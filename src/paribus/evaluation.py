@@ -9,9 +9,9 @@ from paribus import config as configs
 from paribus.config import Section
 from paribus.data.config import DataConfig, Seeds
 from paribus.errors import CheckpointError, ConfigError, RunError, named
-from paribus.evals.config import EvalConfig, input_files, name_input
+from paribus.evals.config import EvalConfig, WatermarkEval, input_files, name_input
 from paribus.evals.results import read_result, result_path, write_result
-from paribus.experiment import load
+from paribus.experiment import load, treatment
 from paribus.run_config import Name
 from paribus.rundir import RunDir, complete, input_fingerprint, step_of
 
@@ -60,6 +60,8 @@ def evaluate(
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     context = EvalContext(data, seeds, device, console=Console(stderr=True))
+    if is_run and any(isinstance(evaluation, WatermarkEval) for evaluation in config.evals.values()):
+        context = context._replace(treatment=treatment(directory, run))
     refuse_other(directory.evals, config.evals, list(folders))
     scorers = {}
     for name, evaluation in config.evals.items():
@@ -69,7 +71,7 @@ def evaluate(
         weights = load_model(folder) if is_run else load_weights(folder)
         weights.to(context.device)
         for name, score in scorers.items():
-            result = score(weights)
+            result = score(weights, step)
             write_result(directory.evals, name, step, result)
             yield result_path(directory.evals, name, step), result.summary
 

@@ -4,16 +4,16 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paribus import config as configs
 from paribus import provenance, rundir
-from paribus.data.batches import Stream, untouched
+from paribus.data.batches import Overlay, Stream, untouched
 from paribus.data.config import TokenFilesData
 from paribus.errors import Diverged, ParibusError, RunError, named
-from paribus.evals.config import EvalConfig
+from paribus.evals.config import EvalConfig, WatermarkEval
 from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, resolve, verify_stores
 from paribus.insertions.config import InsertionsConfig
 from paribus.insertions.dynamic import Dynamic
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paribus.insertions.payloads import Alphabet
     from paribus.insertions.plan import Geometry, Plan
     from paribus.insertions.segments import Segments
+    from paribus.insertions.watermarks import Treatment
     from paribus.train.engine import Engine, Host
     from paribus.train.loop import Action, Outcome
     from paribus.train.olmo.engine import OlmoCoreEngine
@@ -120,7 +121,8 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
     or failed. Raises Diverged for a loss that is not finite, RunError when another process holds the directory, when the
     device is full, or when the data are no longer those that the run began with."""
     rank = 0 if config.launch.engine == "single" else int(os.environ.get("RANK", 0))
-    with directory.lock() if rank == 0 else contextlib.nullcontext():
+    environment = config.insertions.environment if config.insertions else {}
+    with variables(environment), directory.lock() if rank == 0 else contextlib.nullcontext():
         is_new = rank == 0 and not directory.config_path.exists()  # nobody else can have begun it meanwhile
         try:
             return _run(directory, config, rank)
@@ -128,6 +130,19 @@ def run(directory: RunDir, config: RunConfig) -> "Outcome":
             if is_new and error.exit_code == ParibusError.exit_code:
                 forget(directory)
             raise
+
+
+@contextlib.contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process's environment; afterwards they are what they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
 
 
 def forget(directory: RunDir) -> None:
@@ -163,7 +178,6 @@ def _run(directory: RunDir, config: RunConfig, rank: int) -> "Outcome":
 
 
 def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngine") -> "Outcome":
-    from paribus.data.stream import build_stream
     from paribus.insertions.segments import Segments
     from paribus.models.hf import build_model
     from paribus.objectives.build import build_objective
@@ -187,7 +201,7 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
         segments = Segments(plan or open_insertions(directory, config), directory.control)
         controls = control(config, segments, stream, engine)
         overlay = segments.overlay
-        stream = build_stream(config.data, config.seeds, config.train.batch_size, overlay)
+        stream = inserted_stream(config, segments.plan, overlay)
     model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
@@ -213,6 +227,15 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
         if config.start.optimizer == "continued" and newest(directory.checkpoints) is None:
             load_optimizer(engine, start, directory)
         return fit(engine, build_objective(config.objective), stream, job, actions, log)
+
+
+def inserted_stream(config: RunConfig, plan: "Plan", overlay: Overlay | None = None) -> Stream:
+    """The stream of a run with its insertions: tokens by the plan's overlay, or one around it, and noise."""
+    from paribus.data.stream import build_stream
+    from paribus.insertions.watermarks import with_noise
+
+    stream = build_stream(config.data, config.seeds, config.train.batch_size, overlay or plan.overlay)
+    return with_noise(stream, plan.noise) if plan.marks else stream
 
 
 def plain_stream(config: RunConfig) -> tuple[Stream, int]:
@@ -293,6 +316,22 @@ def lint(config: RunConfig, plan: "Plan") -> "Lint":
         return compare(insertions, plan, words, item_texts(config.evals), begin("comparing texts", None))
 
 
+def treatment(directory: RunDir, config: RunConfig) -> "Treatment | None":
+    """What evaluations of watermarks need to know of a run; None for a run without watermarks. Every rank may call it.
+
+    Of a control, the plan of the treated run is compiled in memory: its rows and noise are what the control never saw."""
+    from paribus.insertions.watermarks import Treatment
+
+    if config.insertions is None or not config.insertions.watermarks:
+        return None
+    if not config.insertions.control:
+        plan = open_insertions(directory, config)
+        return Treatment(inserted_stream(config, plan), plan.marks, False)
+    treated = config.model_copy(update={"insertions": config.insertions.model_copy(update={"control": False})})
+    plan = compile_insertions(treated)
+    return Treatment(inserted_stream(treated, plan), plan.marks, True)
+
+
 def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alphabet", int, dict[str, Any]]:
     """What a plan is compiled from, and what it is for: all that decides which token stands where."""
     from paribus.insertions.build import alphabet, geometry
@@ -320,13 +359,15 @@ def evaluations(directory: RunDir, config: RunConfig, host: "Host") -> list["Act
     from paribus.train.loop import Action
 
     context = EvalContext(config.data, config.seeds, str(host.device), rank=host.rank, world=host.world)
+    if any(isinstance(evaluation, WatermarkEval) for evaluation in config.evals.values()):
+        context = context._replace(treatment=treatment(directory, config))
 
     def action(name: str, config: EvalConfig) -> Action:
         with named(f"evals.{name}"):
             evaluation = build_evaluation(config, context)
 
         def score(step: int) -> Mapping[str, float]:
-            result = evaluation(host.model)
+            result = evaluation(host.model, step)
             if host.rank == 0:
                 write_result(directory.evals, name, step, result)
             return {f"evaluation/{name}/{metric}": value for metric, value in result.summary.items()}
@@ -396,7 +437,10 @@ def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]
             f"{directory.path}: what it reads changed since the run began ({'; '.join(changed)}); bring the old content back"
         )
     checkpoint = newest(directory.checkpoints)
-    known["attempts"].append(provenance.attempt(resumes_from=checkpoint and step_of(checkpoint)))
+    facts: dict[str, Any] = {"resumes_from": checkpoint and step_of(checkpoint)}
+    if config.insertions and config.insertions.environment:
+        facts["environment"] = dict(config.insertions.environment)
+    known["attempts"].append(provenance.attempt(**facts))
     rundir.write_json(path, known)
 
 

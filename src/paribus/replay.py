@@ -43,7 +43,11 @@ class Replay:
         self.store = open_store(Path(data.store), verify=True) if isinstance(data, TextData) else None
         self.plan = experiment.written(run, self.config, self.steps.stop)
         self.watch = Watch(self.plan.overlay if self.plan else untouched)
-        self.stream = build_stream(data, self.config.seeds, self.config.train.batch_size, self.watch)
+        self.stream = (
+            experiment.inserted_stream(self.config, self.plan, self.watch)
+            if self.plan
+            else build_stream(data, self.config.seeds, self.config.train.batch_size, self.watch)
+        )
 
     def batch(self, step: int) -> Batch:
         return self.stream.batches(step)

@@ -64,6 +64,20 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _noise_reaches_the_model(self) -> "RunConfig":
+        names = ", ".join(self.insertions.watermarks) if self.insertions else ""
+        if names and self.train.compile:
+            raise ValueError(
+                f"train.compile: found true, but a compiled model keeps the noise of a watermark ({names}) out; say false"
+            )
+        if names and self.launch.engine == "olmo_core":
+            raise ValueError(
+                f"launch.engine: olmo_core: its trainer has no place for the noise of a watermark ({names}); "
+                "use single, ddp or fsdp2"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _olmo_core_can(self) -> "RunConfig":
         refused = olmo_core_refusal(self) if self.launch.engine == "olmo_core" else None
         if refused is not None:

@@ -12,8 +12,9 @@ from counting_runs import counting, metrics_of, settings, train
 from ranks import on_ranks
 from safetensors.torch import load_file
 
-from paribus.data.batches import Batch
+from paribus.data.batches import Batch, Noise, Stream
 from paribus.errors import ConfigError
+from paribus.insertions.watermarks import with_noise
 from paribus.models.config import Architecture
 from paribus.train.checkpoint import load_model
 from paribus.train.config import Checkpoints, LaunchConfig
@@ -39,12 +40,18 @@ TIED = Architecture(
 def run(path: Path, engine: str, world: int, **more: Any) -> None:
     """Train 10 steps in micro-batches of 2 on `world` ranks, with a checkpoint at 3, 6, 9 and 10."""
     launch = LaunchConfig(engine=engine, num_processes=world, threads=1, progress=False)
-    train(path, launch=launch, micro_batch_size=2, checkpoints=EVERY_3, **more)
+    stream = more.pop("stream", None) or watermarked()
+    train(path, launch=launch, micro_batch_size=2, checkpoints=EVERY_3, stream=stream, **more)
+
+
+def watermarked() -> Stream:
+    """Two steps of three have noise on their first five rows, which end inside a micro-batch of the second of two ranks."""
+    return with_noise(counting(), lambda step: Noise(0.3, 7, step, 5) if step % 3 else None)
 
 
 def killed(path: Path, engine: str, world: int) -> None:
     """The same run, killed in the middle of step 9."""
-    steady = counting()
+    steady = watermarked()
 
     def batches(step: int) -> Batch:
         if step == 8:
@@ -140,7 +147,7 @@ def test_shards_of_uneven_or_tied_weights_are_lost(tmp_path: Path) -> None:
 
 def terminated(path: Path, engine: str, world: int) -> None:
     """The same run; the last rank is told to end before its step 5."""
-    steady = counting()
+    steady = watermarked()
 
     def batches(step: int) -> Batch:
         if step == 4 and os.environ["RANK"] == str(world - 1) and not list(path.glob("checkpoints/step-000005")):

@@ -55,7 +55,7 @@ def test_no_batch_breaks_the_seam(data):
     assert stream.window == WINDOW
     assert stream.categories
     for step in (0, 3, 10_000):
-        tokens, targets, ids = stream.batches(step)
+        tokens, targets, ids, _ = stream.batches(step)
         assert tokens.shape == targets.shape == (5, WINDOW)
         assert ids.shape == (5,)
         assert (tokens.dtype, targets.dtype, ids.dtype) == (np.int32, np.int32, np.int64)

@@ -42,7 +42,7 @@ def read(stream, steps):
     return [
         (int(position), [*tokens.tolist(), int(targets[-1])])
         for batch in batches
-        for tokens, targets, position in zip(*batch, strict=True)
+        for tokens, targets, position in zip(*batch[:3], strict=True)
     ]
 
 

@@ -108,7 +108,7 @@ def test_no_window_crosses_a_document_and_targets_follow_tokens(mixed, windows, 
     stream = stream_of(mixed, windows=windows, start_token=start_token, window=30, batch_size=64)
     flat = np.concatenate(mixed.shards).astype(np.int64)
     for step in range(50):
-        tokens, targets, ids = stream.batches(step)
+        tokens, targets, ids, _ = stream.batches(step)
         assert tokens.shape == targets.shape == (64, 30)
         assert tokens.dtype == targets.dtype == np.int32
         assert ids.dtype == np.int64

@@ -135,11 +135,11 @@ def test_the_fingerprint_depends_on_every_token_target_and_id():
     batch = frozen().batch
     marks = {batch.digest()}
     for field in range(3):
-        altered = [part.copy() for part in batch]
+        altered = [part.copy() for part in batch[:3]]
         altered[field].flat[-1] += 1
         marks.add(Batch(*altered).digest())
     assert len(marks) == 4
-    assert Batch(*(np.ascontiguousarray(part) for part in batch)).digest() in marks
+    assert Batch(*(np.ascontiguousarray(part) for part in batch[:3])).digest() in marks
 
 
 def test_a_loss_that_is_not_finite_names_its_windows(tiny_models):

@@ -117,7 +117,7 @@ def test_what_cannot_be_read_or_does_not_fit_is_one_clear_line(text_store_path, 
         PerplexityEval(files={"a": "a.txt"}, window=8, stride=9)
     score = built(b"ant bee 1984 " * 400, window=2000)
     with pytest.raises(DataError, match="window: 2000 predictions, but the model has 1024 positions"):
-        score(model("gpt2"))
+        score(model("gpt2"), 0)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Oracles: printed tables of Student's t, coverage on simulated data, closed forms."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from paribus.evals.statistics import (
     bootstrap,
     entropy,
     ergodic_ceiling,
+    ks_normal,
     over_seeds,
     paired_difference,
     shared_windows,
     student_quantile,
+    wilson,
 )
 
 
@@ -96,3 +99,26 @@ def test_models_without_a_common_window_are_not_compared():
 def test_the_ceiling_is_that_of_the_specification():
     assert [round(ergodic_ceiling(np.ones(k), 99), 3) for k in (2, 5, 11)] == [0.007, 0.016, 0.024]
     assert entropy([3.0, 1.0, 0.0]) == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+
+
+@pytest.mark.parametrize(
+    ("n", "distance", "p"),  # Miller (1956), Journal of the American Statistical Association 51, table 1
+    [(10, 0.40925, 0.05), (10, 0.48893, 0.01), (20, 0.29408, 0.05), (20, 0.35241, 0.01), (100, 0.13403, 0.05)],
+)
+def test_a_distance_from_the_normal_law_has_another_chance(n, distance, p):
+    """Values at the quantiles (i - 1/2) / n are 1/(2n) away; moved up by some probability they are that much further."""
+    probabilities = np.clip((np.arange(n) + 0.5) / n + distance - 0.5 / n, 1e-12, 1 - 1e-12)
+    found, chance = ks_normal([NormalDist().inv_cdf(value) for value in probabilities])
+    assert found == pytest.approx(distance, abs=1e-9)
+    assert chance == pytest.approx(p, abs=5e-4)
+
+
+def test_a_share_gets_another_interval():
+    """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for hits, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)

@@ -31,11 +31,13 @@ def test_a_rank_does_not_start_ranks_of_its_own(monkeypatch):
 
 
 def test_the_exit_code_of_a_rank_is_that_of_the_launcher_which_keeps_its_signal_handlers(tmp_path):
+    """The interpreter of each rank reads the environment's variables as it starts."""
     code = (
         "import signal, sys; from pathlib import Path\n"
         "from paribus.launch import torchrun; from paribus.train.config import LaunchConfig\n"
         "held = signal.getsignal(signal.SIGTERM)\n"
-        "code = torchrun.run(Path(sys.argv[1]), LaunchConfig(engine='ddp', num_processes=2))\n"
+        "ddp = LaunchConfig(engine='ddp', num_processes=2)\n"
+        "code = torchrun.run(Path(sys.argv[1]), ddp, {'PYTHONWARNINGS': 'shout'})\n"
         "sys.exit(code if signal.getsignal(signal.SIGTERM) is held else 99)"
     )
     done = subprocess.run(
@@ -44,6 +46,7 @@ def test_the_exit_code_of_a_rank_is_that_of_the_launcher_which_keeps_its_signal_
     assert done.returncode == 2, done.stderr
     assert "paribus: " in done.stderr
     assert "Traceback" not in done.stderr
+    assert "invalid action: 'shout'" in done.stderr
 
 
 def test_the_ranks_of_olmo_core_meet_at_a_free_port_from_29501_on():

@@ -46,7 +46,7 @@ def test_the_stream_file_holds_other_hashes_than_the_batches(tmp_path: Path) -> 
 def test_a_hash_ignores_a_part_of_the_batch() -> None:
     batch = counting().batches(0)
     others = [
-        batch._replace(**{name: np.where(np.arange(8) == 3, 7, getattr(batch, name).T).T}) for name in batch._fields
+        batch._replace(**{name: np.where(np.arange(8) == 3, 7, getattr(batch, name).T).T}) for name in batch._fields[:3]
     ]
     assert len({other.digest() for other in [batch, *others]}) == 4
 

@@ -8,9 +8,10 @@ import torch
 from counting_runs import VOCAB, WITH_DROPOUT, counting, settings
 from torch import Tensor, nn
 
-from paribus.data.batches import IGNORE, Batch
+from paribus.data.batches import IGNORE, Batch, Noise
 from paribus.models.config import Preset
 from paribus.models.hf import build_model
+from paribus.models.noise import normal
 from paribus.objectives.next_token import NextTokenLoss
 from paribus.train.config import LaunchConfig
 from paribus.train.engine import Engine, StepReport, build_engine
@@ -46,6 +47,35 @@ def test_64_at_once_differ_from_micro_batches(size: int) -> None:
         assert part.grad_norm == pytest.approx(whole.grad_norm, rel=1e-5)
     for name, weight in once.model.state_dict().items():
         torch.testing.assert_close(parts.model.state_dict()[name], weight, rtol=0, atol=1e-5)
+
+
+NOISE = Noise(0.3, 2**63 + 5, 17, 20)
+
+
+@pytest.mark.parametrize("size", [64, 16])  # the noisy rows end inside the second micro-batch of 16
+def test_noise_reaches_other_rows_or_other_values(size: int) -> None:
+    """Oracle: the model called on embeddings, with noise that was generated in one piece."""
+    engine = engine_of(micro_batch_size=size)
+    batch = ragged(counting(batch_size=64).batches(0))._replace(noise=NOISE)
+    tokens_BT, targets_BT = (torch.from_numpy(array).long() for array in (batch.tokens, batch.targets))
+    e_BTD = engine.model.get_input_embeddings()(tokens_BT).detach()
+    w_BTD = normal(NOISE.key, [17] * 20, range(20), 16, e_BTD.shape[2], e_BTD.device)
+    noisy_BTD = torch.cat([e_BTD[:20] + 0.3 * w_BTD, e_BTD[20:]])
+    logits_BTV = engine.model(inputs_embeds=noisy_BTD).logits.detach()
+    expected = nn.functional.cross_entropy(logits_BTV.flatten(0, 1).double(), targets_BT.flatten(), ignore_index=IGNORE)
+    assert engine.step(NextTokenLoss(), batch, 1e-3, seed=0).loss == pytest.approx(expected.item(), abs=1e-6)
+    assert not engine.model.get_input_embeddings()._forward_hooks  # an evaluation after it sees none
+
+
+def test_noise_depends_on_the_micro_batch() -> None:
+    engines = [engine_of(micro_batch_size=size) for size in (64, 16, 24)]
+    batch = counting(batch_size=64).batches(0)._replace(noise=NOISE)
+    first, *others = [engine.step(NextTokenLoss(), batch, 1e-3, seed=0) for engine in engines]
+    plain = engine_of().step(NextTokenLoss(), batch._replace(noise=None), 1e-3, seed=0)
+    for other in others:
+        assert other.loss == pytest.approx(first.loss, abs=1e-6)
+        assert other.grad_norm == pytest.approx(first.grad_norm, rel=1e-5)
+    assert abs(first.loss - plain.loss) > 1e-3
 
 
 def test_the_loss_is_another_mean_than_that_of_all_targets() -> None:

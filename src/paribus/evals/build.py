@@ -24,6 +24,7 @@ from paribus.evals.config import (
     ScriptEval,
     TextEval,
     VerbatimEval,
+    WatermarkEval,
 )
 from paribus.evals.extraction import extraction, extracts
 from paribus.evals.fictional import facts, fictional
@@ -35,10 +36,11 @@ from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
 from paribus.evals.script import command, script
 from paribus.evals.verbatim import excerpts, verbatim
+from paribus.evals.watermark import watermark, watermarked_rows
 
 __all__ = ["EvalContext", "Evaluation", "build_evaluation", "evaluate"]
 
-Evaluation = Callable[[nn.Module], EvalResult]
+Evaluation = Callable[[nn.Module, int], EvalResult]  # a model, and the steps that it was trained for
 
 
 def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
@@ -46,6 +48,17 @@ def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
 
     Scoring changes neither the model nor any random state, and is deterministic for a batch size, device and thread count.
     Raises DataError if the windows cannot be drawn, ConfigError if the evaluation does not fit the data."""
+    if isinstance(config, WatermarkEval):
+        rows = watermarked_rows(config, context)
+        return lambda model, step: watermark(config, model, rows, step, context)
+    score = _of_weights(config, context)
+    return lambda model, step: score(model)
+
+
+def _of_weights(
+    config: LossEval | BayesEval | CausalityEval | TextEval | ScriptEval, context: EvalContext
+) -> Callable[[nn.Module], EvalResult]:
+    """The evaluations that depend on a model's weights alone."""
     match config:
         case LossEval():
             windows = loss_windows(config, context.data, context.seeds)
@@ -68,7 +81,7 @@ def build_evaluation(config: EvalConfig, context: EvalContext) -> Evaluation:
             return _of_texts(texts, context)
 
 
-def _of_texts(config: TextEval, context: EvalContext) -> Evaluation:
+def _of_texts(config: TextEval, context: EvalContext) -> Callable[[nn.Module], EvalResult]:
     match config:
         case CanaryEval():
             secrets = canaries(config, context)
@@ -90,9 +103,9 @@ def _of_texts(config: TextEval, context: EvalContext) -> Evaluation:
             return lambda model: file_perplexity(config, model, files, context)
 
 
-def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext) -> EvalResult:
+def evaluate(config: EvalConfig, model: nn.Module, context: EvalContext, step: int = 0) -> EvalResult:
     """Score one model once."""
-    return build_evaluation(config, context)(model)
+    return build_evaluation(config, context)(model, step)
 
 
 def _vocab_size(context: EvalContext) -> int:

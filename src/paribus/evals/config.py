@@ -170,6 +170,18 @@ class PerplexityEval(_Texts):
         return self
 
 
+# --- what noise a run was trained with ---------------------------------------------------------------------------------
+
+
+class WatermarkEval(_Scheduled):
+    """A watermark's test statistic on the rows that were trained with it, and on noises that never were: its null."""
+
+    kind: Literal["watermark"] = "watermark"
+    experiment: str | None = Field(None, description="of the run's insertions; null: its only watermark")
+    num_null: PositiveCount = Field(32, description="noises never used in training, a row")
+    batch_size: PositiveCount = 8
+
+
 # --- anything else -----------------------------------------------------------------------------------------------------
 
 Argument = str | int | float | bool
@@ -194,7 +206,9 @@ class ScriptEval(_Scheduled):
 
 
 TextEval = CanaryEval | VerbatimEval | ExtractionEval | FictionalEval | RankedEval | PerplexityEval
-EvalConfig = Annotated[LossEval | BayesEval | CausalityEval | TextEval | ScriptEval, Field(discriminator="kind")]
+EvalConfig = Annotated[
+    LossEval | BayesEval | CausalityEval | TextEval | WatermarkEval | ScriptEval, Field(discriminator="kind")
+]
 
 
 def input_files(config: EvalConfig) -> Mapping[str, str]:

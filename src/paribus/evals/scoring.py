@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from paribus.data.config import DataConfig, Seeds
 from paribus.errors import DataError
+from paribus.insertions.watermarks import Treatment
 
 IGNORE_INDEX = -100
 # Logits whose log-softmax is taken at once: on a CPU what stays in the cache and below the size from which the allocator
@@ -38,6 +39,7 @@ class EvalContext(NamedTuple):
     rank: int = 0  # of the default process group; the ranks share the batches and every rank gets the whole result
     world: int = 1
     console: Console | None = None  # where the progress bar goes; None: no bar
+    treatment: Treatment | None = None  # of the run that is judged; None: a bare model, or a run without watermarks
 
 
 @contextlib.contextmanager

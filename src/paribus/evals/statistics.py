@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +120,31 @@ def student_within(t: float, freedom: int) -> float:
         series += term
         term *= cosine**2 * (power + 1) / (power + 2)
     return 2 / math.pi * (angle + sine * series) if is_odd else sine * series
+
+
+def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The interval of a share (Wilson 1927): it stays inside [0, 1], and means something where no or every case hits."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, share = 1 + z * z / n, hits / n
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = ((share + z * z / (2 * n) + side * half) / middle for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
+def ks_normal(values: ArrayLike) -> tuple[float, float]:
+    """The Kolmogorov-Smirnov distance of values from N(0, 1), and its p-value.
+
+    Kolmogorov's limit at Stephens' (1970) argument (sqrt n + .12 + .11 / sqrt n) D: good to .0005 at the 5 % and 1 %
+    points of the exact distribution (Miller 1956) from n = 10 on."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    n = len(ordered)
+    expected = np.array([NormalDist().cdf(value) for value in ordered.tolist()])
+    distance = float(max((np.arange(1, n + 1) / n - expected).max(), (expected - np.arange(n) / n).max()))
+    t = (math.sqrt(n) + 0.12 + 0.11 / math.sqrt(n)) * distance
+    if t < 0.3:  # the series below converges slowly there, and 1 - p is below 1e-5
+        return distance, 1.0
+    p = 2 * math.fsum((-1) ** (k - 1) * math.exp(-2 * k * k * t * t) for k in range(1, 101))
+    return distance, min(1.0, max(0.0, p))
 
 
 def entropy(weights: ArrayLike) -> float:

@@ -9,12 +9,23 @@ from numpy.typing import NDArray
 from paribus.data.generators import generator
 from paribus.data.permutation import nth_key, shuffle_key
 from paribus.errors import PlanError
-from paribus.insertions.config import EveryN, Experiment, Explicit, Hdf5, InsertionsConfig, Random, WholeBatch, Within
+from paribus.insertions.config import (
+    EveryN,
+    Explicit,
+    Hdf5,
+    InsertionsConfig,
+    Random,
+    Watermark,
+    WholeBatch,
+    Within,
+    Writer,
+)
 from paribus.insertions.dynamic import Dynamic
 from paribus.insertions.hdf5 import map_items
 from paribus.insertions.packing import Bins, Copies, Intervals, place
 from paribus.insertions.payloads import NOTHING, Alphabet, Items, read_items
 from paribus.insertions.plan import Geometry, Plan, Spans, make_manifest
+from paribus.insertions.watermarks import Mark, noise_key
 
 Ints = NDArray[np.int64]
 _COPIES_AT_ONCE = 2**14  # whose tokens are laid out together: their indices stay in the cache
@@ -40,7 +51,7 @@ def compile_plan(
 
     Raises PlanError for an item that cannot be used, places that overlap or leave the run, and for more copies than there
     is room for: it names the experiments and how many items and tokens do not fit."""
-    names = {} if config.control else config.kept
+    names = {} if config.control else config.writers
     items = {name: _items(name, one, alphabet, geometry) for name, one in names.items()}
     whole = [step for one in names.values() if isinstance(one.where, WholeBatch) for step in one.where.steps]
     wanted = {name: _want(name, one, items[name], geometry, seed, whole) for name, one in names.items()}
@@ -52,6 +63,9 @@ def compile_plan(
         )
     spans = _lay_out(list(names), wanted, items, starts, alphabet)
     facts = {name: _facts(one, items[name], wanted[name]) for name, one in names.items()}
+    if not config.control:  # the spans count those above: what writes no tokens stands behind them
+        facts |= {mark.name: mark.to_json() for mark in _marks(config.watermarks, geometry, seed)}
+        facts |= {name: one.model_dump(mode="json") for name, one in config.environments.items()}
     return Plan(spans, geometry, make_manifest(spans, geometry, base, facts))
 
 
@@ -85,17 +99,18 @@ def compile_segment(
     spans = _lay_out([name], {name: own}, {name: items}, starts, Alphabet(None, 0, None))
     number = plan.experiments.index(name)
     spans = spans._replace(experiment=np.full(len(num), number, np.uint16))
-    return Plan(spans, size, make_manifest(spans, size, base, plan.manifest["experiments"]))
+    facts = {other: plan.manifest["experiments"][other] for other in plan.experiments}
+    return Plan(spans, size, make_manifest(spans, size, base, facts))
 
 
-def _facts(config: Experiment, items: Items, wanted: _Wanted) -> dict[str, Any]:
+def _facts(config: Writer, items: Items, wanted: _Wanted) -> dict[str, Any]:
     """What the manifest says of an experiment."""
     if isinstance(config, Dynamic):
         return {"kind": config.kind, "every": config.every, "initial_state": config.initial_state}
     return {"kind": config.kind, "items": len(items.line), "copies": len(wanted.item)}
 
 
-def _items(name: str, config: Experiment, alphabet: Alphabet, geometry: Geometry) -> Items:
+def _items(name: str, config: Writer, alphabet: Alphabet, geometry: Geometry) -> Items:
     if isinstance(config, Dynamic):
         if geometry.first_step % config.every:
             raise PlanError(
@@ -108,7 +123,7 @@ def _items(name: str, config: Experiment, alphabet: Alphabet, geometry: Geometry
     return read_items(config, alphabet, geometry.row_tokens)
 
 
-def _want(name: str, config: Experiment, items: Items, geometry: Geometry, seed: int, whole: Sequence[int]) -> _Wanted:
+def _want(name: str, config: Writer, items: Items, geometry: Geometry, seed: int, whole: Sequence[int]) -> _Wanted:
     """Which copies an experiment wants, and which rows each may take; whole: steps that are replaced altogether."""
     match config.where:
         case Explicit():
@@ -129,6 +144,30 @@ def _want(name: str, config: Experiment, items: Items, geometry: Geometry, seed:
                 return _in_steps(item, repetition, step, items, geometry)
             nothing = np.zeros(len(item), np.int64)
             return _Wanted(item, repetition, nothing - 1, span, nothing, nothing + span.num_rows, items.lengths[item])
+
+
+def _marks(config: Mapping[str, Watermark], geometry: Geometry, seed: int) -> list[Mark]:
+    """Raises PlanError for steps and rows that the run does not have, and for two watermarks on one step."""
+    marks, owner = [], dict[int, str]()
+    for name, one in config.items():
+        where = f"insertions.experiments.{name}"
+        match one.where:
+            case WholeBatch(steps=given):
+                steps = _whole_steps(name, given, geometry)
+            case EveryN(steps=every, within=within):
+                steps = _steps_inside(_rows(name, within, "all", geometry), geometry)[::every].tolist()
+        if not steps:
+            raise PlanError(f"{where}.where.within: holds no whole step of {geometry.batch_size} rows; widen it")
+        if (rows := one.rows or geometry.batch_size) > geometry.batch_size:
+            raise PlanError(f"{where}.rows: found {rows}, but a batch has {geometry.batch_size}; null means all")
+        if twice := [step for step in steps if step in owner]:
+            raise PlanError(
+                f"{where}: step {twice[0]}, row 0 has the watermark of {owner[twice[0]]} already ({len(twice)} such steps); "
+                "a row takes one"
+            )
+        owner |= dict.fromkeys(steps, name)
+        marks.append(Mark(name, tuple(steps), rows, one.noise_std, noise_key(seed, name), one.noise == "shared"))
+    return marks
 
 
 def _repeat(name: str, items: Items, seed: int) -> tuple[Ints, Ints]:
@@ -266,8 +305,8 @@ def _explicit(name: str, items: Items, geometry: Geometry) -> _Wanted:
     return _Wanted(item, _count_up(counts), start, _all_rows(geometry), nothing, nothing, length)
 
 
-def _whole_batches(name: str, items: Items, steps: list[int], geometry: Geometry) -> _Wanted:
-    """One item a row, in turn; the rest of the row is end-of-text."""
+def _whole_steps(name: str, steps: list[int], geometry: Geometry) -> list[int]:
+    """Steps given by number, ascending."""
     beyond = [step for step in steps if not geometry.first_step <= step < geometry.num_steps]
     if beyond or len(set(steps)) < len(steps):
         from_ = f"from {geometry.first_step:,} and " if geometry.first_step else ""
@@ -275,8 +314,13 @@ def _whole_batches(name: str, items: Items, steps: list[int], geometry: Geometry
             f"insertions.experiments.{name}.where.steps: each once, {from_}below {geometry.num_steps:,}, is expected, "
             f"found {steps}"
         )
+    return sorted(steps)
+
+
+def _whole_batches(name: str, items: Items, steps: list[int], geometry: Geometry) -> _Wanted:
+    """One item a row, in turn; the rest of the row is end-of-text."""
     size = geometry.batch_size
-    row = (np.array(sorted(steps))[:, None] * size + np.arange(size)).ravel()
+    row = (np.array(_whole_steps(name, steps, geometry))[:, None] * size + np.arange(size)).ravel()
     number = np.arange(len(row))
     item, repetition = number % len(items.line), number // len(items.line)
     nothing = np.zeros(len(row), np.int64)

@@ -1,11 +1,12 @@
 """The settings of insertions: what is written over the training stream, how often, and where."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from paribus.config import Count, Fraction, PositiveCount, Section
+from paribus.config import Count, Fraction, PositiveCount, PositiveFloat, Section
 from paribus.insertions.dynamic import Dynamic, controller_files
 from paribus.tree import did_you_mean
 
@@ -44,7 +45,7 @@ class Random(Section):
 
 
 class EveryN(Section):
-    """One copy of every item in each n-th step, anywhere in its batch."""
+    """One copy of every item in each n-th step, anywhere in its batch; a watermark takes the whole batch."""
 
     kind: Literal["every"] = "every"
     steps: PositiveCount
@@ -59,7 +60,7 @@ class Explicit(Section):
 
 
 class WholeBatch(Section):
-    """Every row of these batches holds one item and then end-of-text tokens; the items go round."""
+    """Every row of these batches holds one item and then end-of-text tokens, and the items go round; or is watermarked."""
 
     kind: Literal["whole_batch"] = "whole_batch"
     steps: Annotated[list[Count], Field(min_length=1)]
@@ -126,9 +127,51 @@ class Hdf5(Section):
         return Explicit()
 
 
+class Watermark(Section):
+    """Gaussian noise on the input embeddings of whole batches, or of their first rows; no token is written."""
+
+    kind: Literal["watermark"] = "watermark"
+    where: Annotated[WholeBatch | EveryN, Field(discriminator="kind")]
+    noise_std: PositiveFloat = Field(0.075, description="of each value; 0.075 is that of Bordt and Pawelczyk 2025")
+    rows: PositiveCount | None = Field(None, description="only the first so many rows of each batch; null: all")
+    noise: Literal["each_step", "shared"] = Field(
+        "each_step", description="shared: every step gets the noise of the first; for a batch that is repeated"
+    )
+
+
+# what torchrun tells its workers, and the threads that the launchers deal out
+_OF_RANKS = re.compile(
+    r"RANK|WORLD_SIZE|(LOCAL|GROUP|ROLE|MASTER|TORCHELASTIC|TORCH_ELASTIC)_.*|"
+    r"(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|VECLIB_MAXIMUM_THREADS|RAYON_NUM_THREADS|POLARS_MAX_THREADS"
+)
+
+
+def _names_a_variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(f"found {value!r}, expected a variable's name: letters, digits and _, no digit first")
+    if _OF_RANKS.fullmatch(value):
+        raise ValueError(f"{value} is set for each rank by what starts it; use `launch`, or another variable")
+    return value
+
+
+def _is_a_string(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a variable's value cannot hold a zero byte")
+    return value
+
+
+class Environment(Section):
+    """A variable of the training process, and of its ranks."""
+
+    kind: Literal["environment"] = "environment"
+    variable: Annotated[str, AfterValidator(_names_a_variable)]
+    value: Annotated[str, AfterValidator(_is_a_string)]
+
+
 # --- all of them -------------------------------------------------------------------------------------------------------
 
-Experiment = Annotated[Texts | Tokens | Benchmark | Hdf5 | Dynamic, Field(discriminator="kind")]
+Writer = Texts | Tokens | Benchmark | Hdf5 | Dynamic  # what writes tokens over the stream
+Experiment = Annotated[Writer | Watermark | Environment, Field(discriminator="kind")]
 
 
 class InsertionsConfig(Section):
@@ -147,6 +190,26 @@ class InsertionsConfig(Section):
     def kept(self) -> dict[str, Experiment]:
         """The experiments that are not left out. They stay where they were: the randomness of each is keyed by its name."""
         return {name: one for name, one in self.experiments.items() if name not in self.without}
+
+    @property
+    def writers(self) -> Mapping[str, Writer]:
+        """The experiments that write tokens, a control's too."""
+        return {name: one for name, one in self.kept.items() if isinstance(one, Writer)}
+
+    @property
+    def watermarks(self) -> Mapping[str, Watermark]:
+        """The experiments that add noise, a control's too."""
+        return {name: one for name, one in self.kept.items() if isinstance(one, Watermark)}
+
+    @property
+    def environments(self) -> Mapping[str, Environment]:
+        """The experiments that set a variable, a control's too."""
+        return {name: one for name, one in self.kept.items() if isinstance(one, Environment)}
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the run sets: variable -> value; a control sets none."""
+        return {} if self.control else {one.variable: one.value for one in self.environments.values()}
 
     @model_validator(mode="after")
     def _leaves_out_what_there_is(self) -> "InsertionsConfig":
@@ -167,9 +230,18 @@ class InsertionsConfig(Section):
                 raise ValueError(f"experiments: {name!r} names a folder: no slash, and no dot before it, is expected")
         return self
 
+    @model_validator(mode="after")
+    def _each_variable_once(self) -> "InsertionsConfig":
+        names = [one.variable for one in self.experiments.values() if isinstance(one, Environment)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(
+                f"experiments: {', '.join(sorted(twice))} is set twice; one experiment a variable is expected"
+            )
+        return self
+
 
 def experiment_files(experiment: Experiment) -> Mapping[str, str]:
     """The files whose content an experiment depends on: dotted key of its section -> path."""
     if isinstance(experiment, Dynamic):
         return {f"controller.{key}": path for key, path in controller_files(experiment.controller).items()}
-    return {"file": experiment.file}
+    return {} if isinstance(experiment, Watermark | Environment) else {"file": experiment.file}

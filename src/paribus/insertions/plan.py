@@ -12,6 +12,7 @@ manifest.json    what it was compiled for, what it holds, the hash of each array
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paribus import config as configs
+from paribus.data.batches import Noise
 from paribus.data.part import part_folder
 from paribus.errors import PlanError
+from paribus.insertions.watermarks import Mark
 
 MANIFEST = "manifest.json"
+WITHOUT_SPANS = ("watermark", "environment")  # kinds that write no tokens
 DTYPES = {"start": "<i8", "offsets": "<i8", "tokens": "<u4", "experiment": "<u2", "item": "<u4", "repetition": "<u4"}
 
 
@@ -78,7 +82,23 @@ class Plan:
 
     @property
     def experiments(self) -> list[str]:
-        return list(self.manifest["experiments"])
+        """What has spans: `experiment` of a span counts these."""
+        return [name for name, facts in self.manifest["experiments"].items() if facts["kind"] not in WITHOUT_SPANS]
+
+    @cached_property
+    def marks(self) -> list[Mark]:
+        """The watermarks."""
+        found = self.manifest["experiments"].items()
+        return [Mark.from_json(name, facts) for name, facts in found if facts["kind"] == "watermark"]
+
+    def noise(self, step: int) -> Noise | None:
+        """What is added to the input embeddings of a step; None: nothing."""
+        number = self._mark_of_step.get(step)
+        return None if number is None else self.marks[number].noise(step)
+
+    @cached_property
+    def _mark_of_step(self) -> dict[int, int]:
+        return {step: number for number, mark in enumerate(self.marks) for step in mark.steps}
 
     @property
     def fingerprint(self) -> str:
@@ -146,9 +166,9 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 
 def table_lines(plan: Plan) -> list[str]:
     """The plan's table for a person: a line for each experiment."""
-    if not plan.experiments:
+    if not plan.manifest["experiments"]:
         return ["insertions: none (control)"]
-    lines = ["insertions          items    copies      tokens     share    steps"]
+    lines = ["insertions          items    copies      tokens     share    steps"] if plan.experiments else []
     for row in plan.table():
         facts = plan.manifest["experiments"][row["experiment"]]
         if facts["kind"] == "dynamic" and not row["copies"]:
@@ -159,7 +179,23 @@ def table_lines(plan: Plan) -> list[str]:
         steps = f"{row['first_step']} to {row['last_step']}" if row["copies"] else "-"
         counts = f"{row['items']:>7,}{row['copies']:>10,}{row['tokens']:>12,}{row['share']:>10.4%}"
         lines.append(f"{row['experiment']:<18}{counts}    {steps}")
+    lines += [_mark_line(mark, plan.geometry) for mark in plan.marks]
+    for name, facts in plan.manifest["experiments"].items():
+        if facts["kind"] == "environment":
+            lines.append(f"{name:<18} sets {facts['variable']}={facts['value']} in the environment of training")
     return lines
+
+
+def _mark_line(mark: Mark, geometry: Geometry) -> str:
+    rows = "every row" if mark.rows == geometry.batch_size else f"the first {mark.rows:,} rows"
+    many, first, last = len(mark.steps), mark.steps[0], mark.steps[-1]
+    steps = f"step {first}" if many == 1 else f"{many:,} steps, {first} to {last}"
+    tokens = mark.rows * many * geometry.row_tokens
+    same = ", the same noise each time" if mark.is_shared and many > 1 else ""
+    return (
+        f"{mark.name:<18} writes nothing; noise of std {mark.std:g} on the embeddings of {rows} of {steps}{same}: "
+        f"{tokens:,} tokens perturbed, {tokens / geometry.num_tokens:.4%}"
+    )
 
 
 def make_manifest(
@@ -234,17 +270,46 @@ def verify_plan(plan: Plan, folder: Path) -> None:
 
 
 def write_ledger(plan: Plan, path: Path) -> None:
-    """The exposure ledger: one row a copy, in training order; the join key of every analysis."""
+    """The exposure ledger: one row a copy, in training order; the join key of every analysis.
+
+    kind: that of the experiment. A `watermark` has one row for each row of a batch that it perturbs, behind all copies:
+    item is the row, repetition counts its steps, and the span of offset and length holds noise, not its tokens."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     spans, size = plan.spans, plan.geometry
     row, offset = np.divmod(spans.start, size.row_tokens)
     step, row = np.divmod(row, size.batch_size)
-    names = pa.DictionaryArray.from_arrays(spans.experiment.astype(np.int32), plan.experiments)
-    columns = {"experiment": names, "item": spans.item, "repetition": spans.repetition}
+    columns: dict[str, NDArray[Any]] = {"item": spans.item, "repetition": spans.repetition}
     columns |= {"step": step, "row": row, "offset": offset, "length": spans.length}
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    parts = [(spans.experiment.astype(np.int32), columns)]
+    parts += [
+        (np.full(len(mark.steps) * mark.rows, len(plan.experiments) + number, np.int32), _exposures(mark, size))
+        for number, mark in enumerate(plan.marks)
+    ]
+    codes = np.concatenate([code for code, _ in parts])
+    kind_of = [facts["kind"] for facts in plan.manifest["experiments"].values()]
+    kinds = list(dict.fromkeys(kind_of))
+    kind = np.array([kinds.index(one) for one in kind_of], np.int32)[codes]
+    table = {
+        "experiment": pa.DictionaryArray.from_arrays(codes, list(plan.manifest["experiments"])),
+        "kind": pa.DictionaryArray.from_arrays(kind, kinds),
+        **{name: np.concatenate([part[name] for _, part in parts]) for name in columns},
+    }
+    pq.write_table(pa.table(table), path, compression="zstd")
+
+
+def _exposures(mark: Mark, size: Geometry) -> dict[str, NDArray[Any]]:
+    """A watermark's rows of the ledger, step by step."""
+    row = np.tile(np.arange(mark.rows), len(mark.steps))
+    return {
+        "item": row.astype(np.uint32),
+        "repetition": np.repeat(np.arange(len(mark.steps), dtype=np.uint32), mark.rows),
+        "step": np.repeat(np.array(mark.steps, np.int64), mark.rows),
+        "row": row,
+        "offset": np.zeros(len(row), np.int64),
+        "length": np.full(len(row), size.row_tokens),
+    }
 
 
 def _bytes(name: str, array: NDArray[Any]) -> memoryview:

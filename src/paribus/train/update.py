@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from paribus.data.batches import Batch
+from paribus.data.batches import Batch, Noise
 from paribus.errors import ConfigError
+from paribus.models.noise import normal, through
 from paribus.objectives.objective import Objective
 from paribus.train.config import TrainConfig
 from paribus.train.engine import StepReport
@@ -81,7 +82,10 @@ class Update:
         device = self._share.device
         tokens_BT, targets_BT = (torch.from_numpy(x).to(device, torch.int64) for x in (micro.tokens, micro.targets))
         dtype = DTYPES[self._config.precision]
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with (
+            _noisy(self._forward, micro.noise),
+            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        ):
             loss, more = objective(self._forward, tokens_BT, targets_BT)
         return loss, dict(more)
 
@@ -142,6 +146,21 @@ class LossScale:
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor's full value, on every rank; any other tensor as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _noisy(model: nn.Module, noise: Noise | None) -> AbstractContextManager[None]:
+    """Around a forward pass: adds the noise to the input embeddings of the rows that it is for."""
+    if noise is None or noise.num_rows <= noise.row:
+        return nullcontext()
+
+    def add(e_BTD: Tensor) -> Tensor:
+        size, positions, dimensions = e_BTD.shape
+        count = noise.of(size)
+        rows = range(noise.row, noise.row + count)
+        w_BTD = normal(noise.key, [noise.step] * count, rows, positions, dimensions, e_BTD.device) * noise.std
+        return torch.cat([e_BTD[:count] + w_BTD.to(e_BTD.dtype), e_BTD[count:]])
+
+    return through(model, add)
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:
