@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.audit import compare, verify
 from paribus.errors import CheckpointError, ParibusError, PlanError, RunError
 from paribus.identity import resolve
@@ -216,7 +216,7 @@ def test_the_coordinates_of_a_plan_begin_with_the_continuation(whole: RunDir, tm
 def test_a_plan_reaches_beyond_the_runs_own_steps(whole: RunDir, tmp_path: Path, where: str, steps: Any) -> None:
     more = () if "every" in where else ("insertions.experiments.a.repetitions=60",)
     settings = from_(whole, "model.step=6", "train.budget.steps=4", inserted(tmp_path, where), *more)
-    plan = experiment.compile_insertions(token_run(tmp_path, *ALL, *settings)[1])
+    plan = treated.compile_insertions(token_run(tmp_path, *ALL, *settings)[1])
     found = plan.spans.start // (8 * 17)
     assert set(found.tolist()) == set(steps)
     row = next(plan.table())
@@ -237,7 +237,7 @@ def test_an_insertion_before_the_first_step_is_lost(whole: RunDir, tmp_path: Pat
     settings = from_(whole, "model.step=6", "train.budget.steps=4", inserted(tmp_path, where))
     (tmp_path / "canaries.jsonl").write_text('{"tokens": [1, 2, 3], "early": 810}\n')
     with pytest.raises(PlanError, match=what) as caught:
-        experiment.compile_insertions(token_run(tmp_path, *ALL, *settings)[1])
+        treated.compile_insertions(token_run(tmp_path, *ALL, *settings)[1])
     assert "\n" not in str(caught.value)
 
 

@@ -11,9 +11,10 @@ from paribus.data.config import DataConfig, Seeds
 from paribus.errors import CheckpointError, ConfigError, RunError, named
 from paribus.evals.config import EvalConfig, WatermarkEval, input_files, name_input
 from paribus.evals.results import read_result, result_path, write_result
-from paribus.experiment import load, treatment
+from paribus.experiment import load
 from paribus.run_config import Name
 from paribus.rundir import RunDir, complete, input_fingerprint, step_of
+from paribus.treated import treatment
 
 WHEN = ("every", "at_start")  # of an evaluation: when it happens in a run, nothing that it measures
 

@@ -9,24 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paribus import config as configs
-from paribus import provenance, rundir
-from paribus.data.batches import Overlay, Stream, untouched
+from paribus import provenance, rundir, treated
+from paribus.data.batches import Stream, untouched
 from paribus.data.config import TokenFilesData
 from paribus.errors import Diverged, ParibusError, RunError, named
 from paribus.evals.config import EvalConfig, WatermarkEval
 from paribus.identity import fingerprints, hub_commit, refuse_other_tokenizer, resolve, verify_stores
-from paribus.insertions.config import InsertionsConfig
-from paribus.insertions.dynamic import Dynamic
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, newest, step_of
 from paribus.start import first_state, load_optimizer, start_of, verify
 
 if TYPE_CHECKING:
-    from paribus.insertions.lint import Lint
-    from paribus.insertions.payloads import Alphabet
-    from paribus.insertions.plan import Geometry, Plan
-    from paribus.insertions.segments import Segments
-    from paribus.insertions.watermarks import Treatment
     from paribus.train.engine import Engine, Host
     from paribus.train.loop import Action, Outcome
     from paribus.train.olmo.engine import OlmoCoreEngine
@@ -185,7 +178,7 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
     from paribus.train.loop import Job, fit
     from paribus.train.olmo.engine import OlmoCoreEngine
 
-    stream, total = plain_stream(config)
+    stream, total = treated.plain_stream(config)
     refuse_other_tokenizer(config)
     start = start_of(config)
     if engine.rank == 0:
@@ -194,14 +187,14 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
     overlay = untouched
     controls: list[Action] = []
     if config.insertions:
-        plan = open_insertions(directory, config) if engine.rank == 0 else None
+        plan = treated.open_insertions(directory, config) if engine.rank == 0 else None
         if plan is not None:
-            write_lint(directory, config, plan)
+            treated.write_lint(directory, config, plan)
         engine.barrier()  # rank 0 may have had to compile it
-        segments = Segments(plan or open_insertions(directory, config), directory.control)
-        controls = control(config, segments, stream, engine)
+        segments = Segments(plan or treated.open_insertions(directory, config), directory.control)
+        controls = treated.control(config, segments, stream, engine)
         overlay = segments.overlay
-        stream = inserted_stream(config, segments.plan, overlay)
+        stream = treated.inserted_stream(config, segments.plan, overlay)
     model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
@@ -229,127 +222,6 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
         return fit(engine, build_objective(config.objective), stream, job, actions, log)
 
 
-def inserted_stream(config: RunConfig, plan: "Plan", overlay: Overlay | None = None) -> Stream:
-    """The stream of a run with its insertions: tokens by the plan's overlay, or one around it, and noise."""
-    from paribus.data.stream import build_stream
-    from paribus.insertions.watermarks import with_noise
-
-    stream = build_stream(config.data, config.seeds, config.train.batch_size, overlay or plan.overlay)
-    return with_noise(stream, plan.noise) if plan.marks else stream
-
-
-def plain_stream(config: RunConfig) -> tuple[Stream, int]:
-    """The stream of a run before anything is inserted, and the number of its last step."""
-    from paribus.data.stream import build_stream
-    from paribus.train.budget import num_steps
-
-    with named("data"):
-        stream = build_stream(config.data, config.seeds, config.train.batch_size)
-    start = start_of(config)
-    return stream, start.first_step + num_steps(config.train, stream, start.schedule_steps)
-
-
-def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
-    """The plan of a run, compiled and written the first time. Raises PlanError when it was made for something else."""
-    from paribus.insertions.build import prepare_plan
-
-    return prepare_plan(directory.insertions, *_plan_inputs(config))
-
-
-def written(directory: RunDir, config: RunConfig, num_steps: int) -> "Plan | None":
-    """All that a run writes over the steps before `num_steps`: its plan, and the recorded segments of dynamic control.
-
-    Every file is checked by its hash. Raises PlanError when one was altered, or a segment of these steps is missing."""
-    from paribus.insertions.plan import verify_plan
-    from paribus.insertions.segments import Segments
-
-    if not config.insertions:
-        return None
-    plan = open_insertions(directory, config)
-    verify_plan(plan, directory.insertions)
-    return Segments(plan, directory.control).verified(num_steps)
-
-
-def control(config: RunConfig, segments: "Segments", stream: Stream, engine: "Host") -> list["Action"]:
-    """The run's experiments of dynamic control as actions of the loop; what cannot be asked fails here."""
-    from paribus.control.actions import Controlled, control_actions
-    from paribus.evals.scoring import EvalContext
-    from paribus.insertions.build import alphabet
-
-    assert config.insertions is not None
-    content = resolve(config)["insertions"]["experiments"]
-    experiments = [
-        Controlled(name, one, content[name]["controller"])
-        for name, one in config.insertions.experiments.items()
-        if isinstance(one, Dynamic) and name in segments.every  # not in the control
-    ]
-    context = EvalContext(config.data, config.seeds, str(engine.device), rank=engine.rank, world=engine.world)
-    return control_actions(experiments, segments, alphabet(config.data, stream, config.insertions.eos), engine, context)
-
-
-def compile_insertions(config: RunConfig) -> "Plan":
-    """The plan of a run, compiled in memory; nothing is written."""
-    from paribus.insertions.compile import compile_plan
-
-    return compile_plan(*_plan_inputs(config))
-
-
-def write_lint(directory: RunDir, config: RunConfig, plan: "Plan") -> None:
-    """Leave RUNDIR/insertions/lint.json, once for each `insertions.ngram`."""
-    from paribus.insertions.lint import FILE
-
-    path, ngram = directory.insertions / FILE, config.insertions and config.insertions.ngram
-    if not path.exists() or json.loads(path.read_text())["ngram"] != ngram:
-        rundir.write_json(path, lint(config, plan).to_json())
-
-
-def lint(config: RunConfig, plan: "Plan") -> "Lint":
-    """What the run's insertions have in common with its evaluations and with one another; nothing is written."""
-    from paribus.data.bars import bars
-    from paribus.evals.items import item_texts
-    from paribus.insertions.lint import LONG_READ_TOKENS
-    from paribus.insertions.lint import lint as compare
-
-    insertions, _, words, *_ = _plan_inputs(config)
-    is_long = len(plan.spans.tokens) > LONG_READ_TOKENS
-    with bars(config.launch.progress and is_long) as begin:
-        return compare(insertions, plan, words, item_texts(config.evals), begin("comparing texts", None))
-
-
-def treatment(directory: RunDir, config: RunConfig) -> "Treatment | None":
-    """What evaluations of watermarks need to know of a run; None for a run without watermarks. Every rank may call it.
-
-    Of a control, the plan of the treated run is compiled in memory: its rows and noise are what the control never saw."""
-    from paribus.insertions.watermarks import Treatment
-
-    if config.insertions is None or not config.insertions.watermarks:
-        return None
-    if not config.insertions.control:
-        plan = open_insertions(directory, config)
-        return Treatment(inserted_stream(config, plan), plan.marks, False)
-    treated = config.model_copy(update={"insertions": config.insertions.model_copy(update={"control": False})})
-    plan = compile_insertions(treated)
-    return Treatment(inserted_stream(treated, plan), plan.marks, True)
-
-
-def _plan_inputs(config: RunConfig) -> tuple[InsertionsConfig, "Geometry", "Alphabet", int, dict[str, Any]]:
-    """What a plan is compiled from, and what it is for: all that decides which token stands where."""
-    from paribus.insertions.build import alphabet, geometry
-
-    assert config.insertions is not None
-    stream, total = plain_stream(config)
-    resolved = resolve(config)
-    base = {key: resolved[key] for key in ("data", "seeds", "insertions")}
-    base["seeds"] = {key: seed for key, seed in base["seeds"].items() if key != "weights"}
-    for one in base["insertions"]["experiments"].values():
-        one.pop("controller", None)  # of dynamic control: it decides later, and each of its segments says who did
-    first = start_of(config).first_step
-    base |= {"batch_size": config.train.batch_size, "num_steps": total} | ({"first_step": first} if first else {})
-    words = alphabet(config.data, stream, config.insertions.eos)
-    size = geometry(stream, config.train.batch_size, total, first)
-    return config.insertions, size, words, config.seeds.insertions, base
-
-
 def evaluations(directory: RunDir, config: RunConfig, host: "Host") -> list["Action"]:
     """The run's evaluations as actions of the loop, their frozen windows drawn now: what does not fit fails here.
 
@@ -360,7 +232,7 @@ def evaluations(directory: RunDir, config: RunConfig, host: "Host") -> list["Act
 
     context = EvalContext(config.data, config.seeds, str(host.device), rank=host.rank, world=host.world)
     if any(isinstance(evaluation, WatermarkEval) for evaluation in config.evals.values()):
-        context = context._replace(treatment=treatment(directory, config))
+        context = context._replace(treatment=treated.treatment(directory, config))
 
     def action(name: str, config: EvalConfig) -> Action:
         with named(f"evals.{name}"):
@@ -382,7 +254,7 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
     from paribus.insertions.lint import lint_lines
     from paribus.insertions.plan import table_lines
 
-    stream, total = plain_stream(config)
+    stream, total = treated.plain_stream(config)
     facts, first = data_facts(config, stream, total), start_of(config).first_step
     begins = f" (this run takes those from {first:,} on)" if first else ""
     state = "done" if directory.is_done else directory.status().get("state", "new")
@@ -390,8 +262,8 @@ def plan(directory: RunDir, config: RunConfig) -> list[str]:
     passes = "" if facts["passes"] is None else f", {facts['passes']:.2f} passes"
     inserted = []
     if config.insertions:
-        written = compile_insertions(config)
-        inserted = [*table_lines(written), *(lint_lines(lint(config, written)) if written.experiments else [])]
+        written = treated.compile_insertions(config)
+        inserted = [*table_lines(written), *(lint_lines(treated.lint(config, written)) if written.experiments else [])]
     return [
         f"{directory.path} ({state})",
         f"  {facts['steps']:,} steps{begins} of {config.train.batch_size} windows of {stream.window} predictions: "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.data.batches import Batch, untouched
 from paribus.data.config import TextData, TokenFilesData
 from paribus.data.places import categories_of, view_of
@@ -41,10 +41,10 @@ class Replay:
         self.steps = range(first, first + len(self.consumed))  # that the run has taken
         data = self.config.data
         self.store = open_store(Path(data.store), verify=True) if isinstance(data, TextData) else None
-        self.plan = experiment.written(run, self.config, self.steps.stop)
+        self.plan = treated.written(run, self.config, self.steps.stop)
         self.watch = Watch(self.plan.overlay if self.plan else untouched)
         self.stream = (
-            experiment.inserted_stream(self.config, self.plan, self.watch)
+            treated.inserted_stream(self.config, self.plan, self.watch)
             if self.plan
             else build_stream(data, self.config.seeds, self.config.train.batch_size, self.watch)
         )

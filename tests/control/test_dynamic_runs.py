@@ -9,7 +9,7 @@ import pytest
 from ranks import on_ranks
 
 from control.steering import COUNT, RANDOM, SCRIPT, WEIGHTS
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.audit import compare, print_audit, verify
 from paribus.errors import ConfigError, PlanError, RunError, RunFailed
 from paribus.insertions.plan import write_ledger
@@ -155,7 +155,7 @@ def test_spans_overlap_or_leave_their_segment(tmp_path, store, files):
     """Two controllers in turn, around canaries that take a good part of the stream."""
     run, config = steered(tmp_path, store, files, {"count": 4, "python": 3}, canaries=True)
     experiment.run(run, config)
-    plan = experiment.written(run, config, 10)
+    plan = treated.written(run, config, 10)
     spans = plan.spans
     assert (spans.start[1:] >= (spans.start + spans.length)[:-1]).all()
     assert (spans.start % 16 + spans.length <= 16).all()
@@ -214,7 +214,7 @@ def test_texts_are_written_into_data_without_a_tokenizer(tmp_path):
 
 def test_a_step_without_its_segment_is_made(tmp_path, store, files):
     run, config = steered(tmp_path, store, files, {"count": 4})
-    segments = Segments(experiment.compile_insertions(config), run.control)
+    segments = Segments(treated.compile_insertions(config), run.control)
     with pytest.raises(PlanError, match=r"step-000004: no such segment: what count decided at step 4 is not recorded"):
         segments.overlay(6, np.zeros((8, 16), np.int32))
 
@@ -353,9 +353,23 @@ def test_a_run_that_goes_on_from_another_begins_its_own_segments(tmp_path, store
     found = verify(rest)
     assert found.holds
     assert found.written.spans > 0
-    plan = experiment.written(rest, config, 10)
+    plan = treated.written(rest, config, 10)
     assert int(plan.spans.start.min()) >= plan.geometry.first_row * plan.geometry.row_tokens
     other, config = steered(tmp_path / "other", store, files, {"count": 4}, *origin, steps=4)
     with pytest.raises(PlanError, match="goes on at step 6; a divisor of that"):
         experiment.run(other, config)
     assert not other.path.exists()
+
+
+def test_a_text_is_written_over_a_watermarked_row(tmp_path, store, files):
+    """Rows 0 to 5 of every other step are watermarked, on tokens that the run's own plan settles: the others take all."""
+    section = {
+        "mark": {"kind": "watermark", "where": {"kind": "every", "steps": 2}, "rows": 6},
+        "count": {"kind": "dynamic", "every": 2, "controller": controllers(files)["count"]},
+    }
+    run, config = text_run(tmp_path, f"insertions={json.dumps({'experiments': section})}", "evals={}", store=store)
+    experiment.run(run, config)
+    assert verify(run).holds
+    step, row = np.divmod(treated.written(run, config, 6).spans.start // 16, 8)
+    assert len(step) > 0
+    assert not ((step % 2 == 0) & (row < 6)).any()

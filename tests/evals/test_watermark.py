@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.errors import ConfigError, RunError
 from paribus.evals.build import build_evaluation, evaluate
 from paribus.evals.config import WatermarkEval
@@ -98,7 +98,7 @@ def test_a_watermark_is_found_where_none_was_trained(pair):
 def test_the_null_is_not_standard_normal(pair):
     """4,000 noises: the Kolmogorov-Smirnov test and the share beyond the threshold of one in a hundred."""
     run, config = pair["treated"]
-    context = EvalContext(config.data, config.seeds, treatment=experiment.treatment(run, config))
+    context = EvalContext(config.data, config.seeds, treatment=treated.treatment(run, config))
     model = load_model(run.checkpoints / "step-000042")
     found = evaluate(WatermarkEval(num_null=500), model, context, step=42).record
     assert found["null"]["p"] > 0.001
@@ -108,7 +108,7 @@ def test_the_null_is_not_standard_normal(pair):
 def test_the_statistic_is_another_than_autograd_gives_by_hand(pair):
     run, config = pair["treated"]
     model = load_model(run.checkpoints / "step-000042").eval()
-    treatment = experiment.treatment(run, config)
+    treatment = treated.treatment(run, config)
     [mark], batch = treatment.marks, treatment.stream.batches(41)
     items = record(run, 42)["items"]
     assert items["step"] == [2] * ROWS
@@ -135,7 +135,7 @@ def test_an_evaluation_after_the_run_finds_something_else(pair, tmp_path):
 
 def test_scoring_leaves_a_trace_on_the_model(pair):
     run, config = pair["treated"]
-    context = EvalContext(config.data, config.seeds, treatment=experiment.treatment(run, config))
+    context = EvalContext(config.data, config.seeds, treatment=treated.treatment(run, config))
     model = load_model(run.checkpoints / "step-000042").train()
     score, random = build_evaluation(WatermarkEval(num_null=2), context), torch.get_rng_state()
     first = score(model, 42).record

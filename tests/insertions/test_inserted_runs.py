@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.audit import compare, print_audit, verify
 from paribus.data.batches import untouched
 from paribus.data.stream import build_stream
@@ -35,7 +35,7 @@ def inserting(file, **more):
 
 def streams(config):
     """(rows before, rows after) as functions of the step, and the plan."""
-    plan = experiment.compile_insertions(config)
+    plan = treated.compile_insertions(config)
     watch = Watch(plan.overlay)
     stream = build_stream(config.data, config.seeds, config.train.batch_size, watch)
 
@@ -174,8 +174,8 @@ def test_a_plan_for_another_stream_is_laid_over_this_one(tmp_path, store, canari
     experiment.run(run, config)
     other = config.model_copy(update={"seeds": config.seeds.model_copy(update={"order": 1})})
     with pytest.raises(PlanError, match=r"made for another stream.*\n  seeds\.order: 0 in the plan, 1 now"):
-        experiment.open_insertions(run, other)
-    assert experiment.open_insertions(
+        treated.open_insertions(run, other)
+    assert treated.open_insertions(
         run, config.model_copy(update={"seeds": config.seeds.model_copy(update={"weights": 9})})
     )
 
@@ -214,7 +214,7 @@ def test_leaving_an_experiment_out_moves_the_others_or_is_not_the_run_that_never
     (full, config), (one, without) = a_run("abc"), a_run("abc", without=["b"])
     never, _ = a_run("ac")
     assert one.path == never.path != full.path
-    all_of_them, rest = experiment.compile_insertions(config), experiment.compile_insertions(without)
+    all_of_them, rest = treated.compile_insertions(config), treated.compile_insertions(without)
     assert rest.experiments == ["a", "c"]
 
     def places(plan):

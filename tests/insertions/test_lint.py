@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from paribus import experiment
+from paribus import treated as plans
 from paribus.data.store import open_store
 from paribus.errors import DataError
 from paribus.evals.config import FictionalEval, PerplexityEval, RankedEval
@@ -161,7 +162,7 @@ def a_run(tmp_path, store, written, *overrides):
 
 def test_a_run_says_otherwise_what_overlaps(tmp_path, store, written):
     run, config = a_run(tmp_path, store, written)
-    plan = experiment.compile_insertions(config)
+    plan = plans.compile_insertions(config)
     per_step = np.array([plan.mask(step).mean() for step in range(6)])
     lines = experiment.plan(run, config)
     assert not run.path.exists()
@@ -203,7 +204,7 @@ def test_another_ngram_is_another_run(tmp_path, store, written):
 def test_the_control_inserts_something(tmp_path, store, written):
     run, config = a_run(tmp_path, store, written, "insertions.control=true")
     assert "none (control)" in experiment.plan(run, config)[-1]
-    found = experiment.lint(config, experiment.compile_insertions(config))
+    found = plans.lint(config, plans.compile_insertions(config))
     assert (found.overlaps, found.treated.mean) == ((), 0)
     (line,) = lint_lines(found)
     assert line.endswith("inserted: 0.000% of a batch, at most 0.000% (step 0)")
@@ -213,7 +214,7 @@ def test_the_share_of_a_batch_is_not_that_of_its_tokens(tmp_path, store, written
     _run, config = a_run(
         tmp_path, store, written, "insertions.experiments.canaries.where={kind: random, within: {steps: [2, 3]}}"
     )
-    plan = experiment.compile_insertions(config)
+    plan = plans.compile_insertions(config)
     found = treated(plan)
     inserted = sum(int(plan.mask(step).sum()) for step in range(6))
     assert found.mean == pytest.approx(inserted / plan.geometry.num_tokens)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.audit import compare, print_audit, verify
 from paribus.data.stream import build_stream
 from paribus.data.token_rows import heldout_windows
@@ -51,7 +51,7 @@ def test_epoch_one_reaches_into_another(tmp_path, tokenizer, canaries, order):
     where = {"kind": "random", "epochs": [1]}
     overrides = ["train.budget={epochs: 3}", inserting(canaries, where=where, repetitions=5)]
     _, config = token_run(tmp_path, *overrides, order={"kind": order}, tokenizer=tokenizer, mask_separators=True)
-    plan = experiment.compile_insertions(config)
+    plan = treated.compile_insertions(config)
     watch = Watch(plan.overlay)
     stream = build_stream(config.data, config.seeds, 8, watch)
     assert plan.geometry.num_steps == 15
@@ -91,14 +91,14 @@ def test_a_map_of_a_plan_is_another_run_of_tokens(tmp_path, tokenizer, canaries)
     """The plan of one run, written as an HDF5 map, gives another run the same stream; its audit holds."""
     run, config = token_run(tmp_path, inserting(canaries, repetitions=3), tokenizer=tokenizer)
     experiment.run(run, config)
-    write_map(experiment.open_insertions(run, config), tmp_path / "map.h5", "batch")
+    write_map(treated.open_insertions(run, config), tmp_path / "map.h5", "batch")
     experiments = {"given": {"kind": "hdf5", "file": str(tmp_path / "map.h5"), "index": "batch"}}
     given, from_map = token_run(tmp_path, f"insertions={json.dumps({'experiments': experiments})}")
     experiment.run(given, from_map)
     assert given.stream_path.read_bytes() == run.stream_path.read_bytes()
     assert verify(given).holds
     assert verify(given).written == verify(run).written
-    write_map(experiment.open_insertions(run, config), tmp_path / "map.h5", "position")
+    write_map(treated.open_insertions(run, config), tmp_path / "map.h5", "position")
     with pytest.raises(RunError, match=r"insertions\.experiments\.given\.file: "):
         verify(given)
 
@@ -196,11 +196,11 @@ def test_what_cannot_be_run_leaves_a_directory(tmp_path, override, options, erro
 def test_texts_are_inserted_without_a_tokenizer(tmp_path, canaries, tokenizer):
     _, config = token_run(tmp_path, inserting(canaries))
     with pytest.raises(PlanError, match=r"texts need a tokenizer.*data\.tokenizer"):
-        experiment.compile_insertions(config)
+        treated.compile_insertions(config)
     _, config = token_run(tmp_path, inserting(canaries), "insertions.eos=w5", tokenizer=tokenizer)
-    assert experiment.compile_insertions(config).spans.tokens[0] == 5
+    assert treated.compile_insertions(config).spans.tokens[0] == 5
     _, config = token_run(tmp_path, inserting(canaries), "insertions.eos=nothing", tokenizer=tokenizer)
     with pytest.raises(PlanError, match="has no token 'nothing'"):
-        experiment.compile_insertions(config)
+        treated.compile_insertions(config)
     with pytest.raises(DataError, match=r"data\.files: .*absent matches no file"):
         token_run(tmp_path, files=[str(tmp_path / "absent")])

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from paribus import config as configs
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.audit import compare, print_audit, verify
 from paribus.data.batches import Noise
 from paribus.errors import ConfigError, PlanError
@@ -187,7 +187,7 @@ def test_other_settings_of_a_watermark_are_the_same_plan(tmp_path):
     experiment.run(run, config)
     _, other = coins_run(tmp_path, insertions(tmp_path, noise_std=0.1))
     with pytest.raises(PlanError, match=r"insertions\.experiments\.mark\.noise_std: 0\.075 in the plan, 0\.1 now"):
-        experiment.open_insertions(run, other)
+        treated.open_insertions(run, other)
 
 
 def test_a_dry_run_hides_a_watermark(tmp_path):

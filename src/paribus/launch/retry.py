@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from paribus import experiment
+from paribus import experiment, treated
 from paribus.data.generators import generator
 from paribus.errors import ParibusError
 from paribus.run_config import RunConfig
@@ -73,7 +73,7 @@ def _attempts(directory: RunDir) -> list[dict[str, Any]]:
 def _record(directory: RunDir, config: RunConfig, begun: int, facts: dict[str, Any]) -> None:
     """Add to the attempt's record how it ended; make one, where it ended before it could."""
     if len(_attempts(directory)) == begun:
-        experiment.record_attempt(directory, config, experiment.data_facts(config, *experiment.plain_stream(config)))
+        experiment.record_attempt(directory, config, experiment.data_facts(config, *treated.plain_stream(config)))
     known = json.loads(directory.provenance_path.read_text())
     known["attempts"][-1] |= facts
     write_json(directory.provenance_path, known)
