@@ -136,7 +136,7 @@ def test_the_report_has_every_section_and_the_audit_of_both_runs(runs):
 
 @pytest.mark.slow
 def test_the_smoke_study_shows_what_it_promises(tmp_path):
-    """Spec: likelihood rises with copies, canaries of none stay, only the inserted half gains, losses differ little."""
+    """Spec: likelihood rises with copies, canaries of none stay, only the inserted half gains, the watermark is found."""
     done = subprocess.run(
         [sys.executable, "-m", "paribus", "study", "insertion", "smoke"], cwd=tmp_path, capture_output=True, text=True
     )
@@ -153,5 +153,6 @@ def test_the_smoke_study_shows_what_it_promises(tmp_path):
     assert means["exposure treated"][5] > 7
     states = [v.state for v in verdicts.about_canaries(items)]
     states += [v.state for v in verdicts.about_contamination(analysis.contamination(pairs))]
+    states += [v.state for v in verdicts.about_watermarks(analysis.watermarks(pairs))]
     states += [v.state for v in verdicts.about_losses(analysis.losses(pairs))]
     assert states == ["holds"] * len(states)

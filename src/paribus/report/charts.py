@@ -197,7 +197,8 @@ def _x(frame: pl.DataFrame, x: Axis) -> alt.X:
     grid: dict[str, Any] = {}
     if x.scale in ("log2", "symlog"):
         values = frame[x.field].unique().sort().to_list()
-        grid = {"values": values, "format": "~g"} if len(values) <= 12 else {"format": "~s"}
+        form = ",d" if x.scale == "symlog" else "~g"  # Vega shortens the numbers of a symlog axis otherwise
+        grid = {"values": values, "format": form} if len(values) <= 12 else {"format": "~s"}
     return alt.X(
         _escape(x.field), type="quantitative", title=x.name, scale=_scale(x, nice=False), axis=alt.Axis(**grid)
     )

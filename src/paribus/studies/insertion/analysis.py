@@ -7,6 +7,7 @@ was inserted comes from the exposure ledger, joined by the line of the file that
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,8 +216,31 @@ def loss_curves(found: Sequence[Pair]) -> pl.DataFrame:
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
+class Marked(NamedTuple):
+    """One watermark of one pair: how the rows of both runs stand to its noise."""
+
+    arm: str
+    evaluation: str
+    treated: Mapping[str, Any]
+    control: Mapping[str, Any]
+
+    def rows(self) -> pl.DataFrame:
+        """(arm, run, quantile, x): each row's statistic against the quantile of N(0, 1) that its rank has."""
+        frames = []
+        for run, record in (("treated", self.treated), ("control", self.control)):
+            x = sorted(record["items"]["x"])
+            quantiles = [NormalDist().inv_cdf((rank + 0.5) / len(x)) for rank in range(len(x))]
+            frames.append(pl.DataFrame({"arm": self.arm, "run": run, "quantile": quantiles, "x": x}))
+        return pl.concat(frames)
+
+
+def watermarks(found: Sequence[Pair]) -> list[Marked]:
+    """Every evaluation of kind `watermark` of every pair."""
+    return [Marked(pair.arm, name, *pair.records(name)) for pair in found for name in pair.evaluations_of("watermark")]
+
+
 def written(found: Sequence[Pair]) -> pl.DataFrame:
-    """(arm, experiment, items, copies, tokens, share, first, last) of every experiment of every plan, from its ledger."""
+    """(arm, experiment, kind, items, copies, tokens, share, first, last) of every experiment of every plan's ledger."""
     frames = [_written(pair) for pair in found]
     return pl.concat(frames) if frames else pl.DataFrame()
 
@@ -224,7 +248,8 @@ def written(found: Sequence[Pair]) -> pl.DataFrame:
 def _written(pair: Pair) -> pl.DataFrame:
     ledger = pl.read_parquet(RunDir(pair.treated).insertions / "ledger.parquet")
     total = provenance(pair.treated)["data"]["total_tokens"]
-    table = ledger.group_by(pl.col("experiment").cast(pl.String), maintain_order=True).agg(
+    names = [pl.col(name).cast(pl.String) for name in ("experiment", "kind")]
+    table = ledger.group_by(names, maintain_order=True).agg(
         items=pl.col("item").n_unique(),
         copies=pl.len(),
         tokens=pl.col("length").sum(),

@@ -12,13 +12,15 @@ from paribus.report import audits, collect
 from paribus.report import runs as run_tables
 from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
 from paribus.report.cells import interval, number
-from paribus.report.charts import Axis, curves, points, small_multiples
+from paribus.report.charts import Axis, curves, layer, points, small_multiples, theory
 from paribus.rundir import RunDir
 from paribus.studies.insertion import analysis, dependence, verdicts
 
 COPIES = Axis("copies", "copies in the stream", scale="symlog", format="~g")
 NLL = Axis("nll", "negative log-likelihood, nats a token", format=".3f")
 EXPOSURE = Axis("exposure", "exposure, bits", format=".2f")
+QUANTILE = Axis("quantile", "quantile of N(0, 1)", format=".2f")
+STATISTIC = Axis("x", "x of a row", format="+.2f")
 STEP = Axis("step", "Step", format=",")
 LOSS = Axis("loss", "loss, nats a token")
 
@@ -31,19 +33,23 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
     record_audits(pairs)
     items = analysis.canaries(pairs)
     benchmarks = analysis.contamination(pairs)
+    marked = analysis.watermarks(pairs)
     losses = analysis.losses(pairs)
     held = [
         *(verdicts.about_canaries(items) if len(items) else []),
         *verdicts.about_contamination(benchmarks),
+        *verdicts.about_watermarks(marked),
         *verdicts.about_losses(losses),
     ]
-    sections = [Section("What was found", [Tiles(tiles(runs, items, benchmarks, losses)), Verdicts(held)])]
+    sections = [Section("What was found", [Tiles(tiles(runs, items, benchmarks, marked, losses)), Verdicts(held)])]
     if pairs:
         sections.append(Section("What was inserted", written_blocks(pairs)))
     if len(items):
         sections.append(Section("Likelihood against repetitions", canary_blocks(items)))
     if benchmarks:
         sections.append(Section("Contamination", contamination_blocks(benchmarks)))
+    if marked:
+        sections.append(Section("Watermark", watermark_blocks(marked)))
     if len(losses):
         sections.append(Section("What it costs elsewhere", loss_blocks(pairs, losses)))
     for arm, paths in runs.items():
@@ -77,6 +83,7 @@ def tiles(
     runs: Mapping[str, Sequence[Path]],
     items: pl.DataFrame,
     benchmarks: Sequence[analysis.Contamination],
+    marked: Sequence[analysis.Marked],
     losses: pl.DataFrame,
 ) -> list[Tile]:
     """The numbers to take away."""
@@ -90,6 +97,12 @@ def tiles(
         limits = interval(one.gap.low, one.gap.high, "+.2f")
         note = f"{limits} gain in accuracy on *{one.benchmark}*, inserted − clean questions, {one.copies} copies each"
         shown.append(Tile("Contamination gap", number(one.gap.mean, "+.2f"), note))
+    for mark in marked[:1]:
+        overall = mark.treated["overall"]
+        note = (
+            f"{interval(overall['low'], overall['high'], '+.2f')} mean statistic of the rows; N(0, 1) without exposure"
+        )
+        shown.append(Tile("Watermark", number(overall["x"], "+.2f"), note))
     for row in losses.head(1).iter_rows(named=True):
         limits = interval(row["delta_low"], row["delta_high"], "+.3f")
         shown.append(Tile("Held-out loss", number(row["delta"], "+.3f"), f"{limits} nats a token, treated − control"))
@@ -97,13 +110,18 @@ def tiles(
 
 
 def written_blocks(pairs: Sequence[analysis.Pair]) -> list[Block]:
-    columns = [Column("arm", "Sweep"), Column("experiment", "Experiment"), Column("items", "Items")]
-    columns += [Column("copies", "Copies"), Column("tokens", "Tokens"), Column("share", "% of the stream", ".2f")]
+    columns = [Column("arm", "Sweep"), Column("experiment", "Experiment"), Column("kind", "Kind")]
+    columns += [Column("items", "Items"), Column("copies", "Copies"), Column("tokens", "Tokens")]
+    columns += [Column("share", "% of the stream", ".2f")]
     columns += [Column("first", "First step"), Column("last", "Last step")]
     return [
         "By the exposure ledger of each run with insertions. Its control reads the same stream without them: same order,"
         " same initial weights, same schedule.",
-        Table(analysis.written(pairs), columns, "What each experiment wrote over the stream."),
+        Table(
+            analysis.written(pairs),
+            columns,
+            "What each experiment wrote over the stream; a watermark adds noise to the embeddings of so many tokens.",
+        ),
     ]
 
 
@@ -193,6 +211,36 @@ def contamination_blocks(found: Sequence[analysis.Contamination]) -> list[Block]
 
 def _columns(name: str, value: Interval) -> dict[str, float]:
     return {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+
+
+def watermark_blocks(found: Sequence[analysis.Marked]) -> list[Block]:
+    frame = pl.concat(one.rows() for one in found)
+    line = frame.select(pl.col("quantile").min().alias("low"), pl.col("quantile").max().alias("high")).row(0)
+    normal = pl.DataFrame({"quantile": line, "x": line})
+    chart = points(frame, QUANTILE, STATISTIC, "run", faint=True)
+    if len(found) == 1:
+        chart = layer(chart, theory(normal, QUANTILE, STATISTIC, "N(0, 1)"))
+    rows = [
+        {"arm": one.arm, "run": run, "null": record["null"]["x"], "null std": record["null"]["std"]} | record["overall"]
+        for one in found
+        for run, record in (("treated", one.treated), ("control", one.control))
+    ]
+    columns = [Column("arm", "Sweep"), Column("run", "Run"), Column("n", "Rows")]
+    columns += [Column("x", "Mean x", "+.2f", ("low", "high")), Column("p", "p", ".2g")]
+    columns += [Column("tpr", "Found at 1 % false positives", ".2f", ("tpr_low", "tpr_high"))]
+    columns += [Column("null", "Mean, null", "+.3f"), Column("null std", "Deviation, null", ".3f")]
+    return [
+        "Gaussian noise was added to the input embeddings of some batches; it is generated again for the test, never stored."
+        " x is minus the correlation of a row's gradient with its noise: N(0, 1) for a model that never saw it, above 0 for"
+        " one whose loss is lower at the noisy embeddings. The null uses noises that nobody was trained on.",
+        Figure(
+            "watermark",
+            _panels(chart, frame),
+            "The watermark's statistic",
+            "Each row's x against the quantile of N(0, 1) of its rank: on the line where the noise was not learned.",
+        ),
+        Table(pl.DataFrame(rows), columns, "Student's 95 % limits of the mean over rows; Wilson's of the rate."),
+    ]
 
 
 def loss_blocks(pairs: Sequence[analysis.Pair], table: pl.DataFrame) -> list[Block]:

@@ -8,10 +8,11 @@ import polars as pl
 from paribus.evals.statistics import Interval
 from paribus.report.blocks import Verdict
 from paribus.report.cells import counted, interval, number
-from paribus.studies.insertion.analysis import Contamination, by_copies, trend
+from paribus.studies.insertion.analysis import Contamination, Marked, by_copies, trend
 
 State = Literal["holds", "fails", "inconclusive"]
 NEGLIGIBLE = 0.25  # of the effect of the most copies: what canaries that were never inserted may move at most
+ALPHA = 0.01  # of the tests that nothing is there: two a watermark, so that a true null fails 2 times in 100
 SMALL_LOSS = 0.02  # of the control's held-out loss: what insertions may cost elsewhere at most
 
 
@@ -51,6 +52,31 @@ def about_contamination(found: Sequence[Contamination]) -> list[Verdict]:
         claim = f"The clean questions of {one.benchmark} gain nothing ({one.arm})"
         evidence = f"accuracy, treated − control: {_shown(clean, '+.2f')}"
         verdicts.append(Verdict(claim, "holds" if contains else "fails", evidence))
+    return verdicts
+
+
+def about_watermarks(found: Sequence[Marked]) -> list[Verdict]:
+    """The noise that was trained on is found, in nothing but the treated run; its null is N(0, 1)."""
+    verdicts = []
+    for one in found:
+        treated, control, null = one.treated["overall"], one.control["overall"], one.treated["null"]
+        seen: State = "holds" if treated["low"] > 0 else "fails" if treated["high"] < 0 else "inconclusive"
+        true_rate = interval(treated["tpr_low"], treated["tpr_high"], ".2f")
+        evidence = (
+            f"mean x {number(treated['x'], '+.2f')} {interval(treated['low'], treated['high'], '+.2f')} over "
+            f"{counted(treated['n'], 'row')}; found at 1 % false positives: {number(treated['tpr'], '.2f')} {true_rate}"
+        )
+        verdicts.append(
+            Verdict(f"The watermark is found in the model that was trained on it ({one.arm})", seen, evidence)
+        )
+        quiet = control["p"] > ALPHA and null["p"] > ALPHA
+        evidence = (
+            f"control, mean x {number(control['x'], '+.2f')}, p = {number(control['p'], '.2f')}; {number(null['n'])} noises "
+            f"never trained on: mean {number(null['x'], '+.2f')}, standard deviation {number(null['std'], '.2f')}, "
+            f"Kolmogorov-Smirnov p = {number(null['p'], '.2f')}"
+        )
+        claim = f"Where it was not trained on, the statistic is N(0, 1) ({one.arm})"
+        verdicts.append(Verdict(claim, "holds" if quiet else "fails", evidence))
     return verdicts
 
 
