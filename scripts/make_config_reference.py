@@ -41,7 +41,8 @@ another `kind` than its parent takes nothing from it, since the parent's keys be
 
 **`${VAR}`** and **`${VAR:-default}`** stand for environment variables. They are put in before the type is found, so
 `lr: ${LR:-3e-4}` is a number; in quotes it stays text. A variable that is not set is an error where its value is
-needed. A default also takes the place of an empty variable. `$${` is a literal `${`. In `{ }` and `[ ]` YAML
+needed. A default also takes the place of an empty variable. `$${` is a literal `${`. **`${HERE}`** is the folder of the
+file that says so: what lies beside a YAML is found from anywhere. In `{ }` and `[ ]` YAML
 takes no bare `${VAR}`: give the key a line of its own.
 
 **`key.path=value`** on the command line replaces one value, which is YAML too: `train.optimizer.lr=3e-4`,
