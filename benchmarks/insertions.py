@@ -4,7 +4,8 @@
 
 Placing stands against the straightforward way: draw a row and an offset, look the neighbours up in a sorted list
 (`sortedcontainers`), draw again when one is in the way, give up after 1,000 draws. The overlay and a batch's own gather are
-timed on the same batches; the audit replays a stream with and without its plan and hashes it, as `paribus audit` does.
+timed on the same batches; the audit replays a stream with and without its plan and hashes it, as `paribus audit` does. Last,
+a run is trained, and what forming its batches takes is held against its own steps.
 """
 
 import argparse
@@ -19,14 +20,19 @@ from pathlib import Path
 import numpy as np
 from sortedcontainers import SortedList
 
+from paribus import config as configs
+from paribus import experiment
 from paribus.data.batches import Batch
+from paribus.data.config import CorpusConfig
 from paribus.data.permutation import nth_key
+from paribus.data.prepare import prepare
 from paribus.insertions.compile import compile_plan
 from paribus.insertions.config import InsertionsConfig, Tokens
 from paribus.insertions.packing import Bins, Copies, Intervals, place
 from paribus.insertions.payloads import Alphabet
 from paribus.insertions.plan import Geometry, Plan, open_plan, write_plan
 from paribus.insertions.trace import Watch
+from paribus.run_config import RunConfig
 
 ROW, BATCH, VOCABULARY = 4096, 512, 50_000
 DRAWS = 1000  # of the peer, before it gives an item up
@@ -125,6 +131,41 @@ def auditing(plan: Plan, steps: int = 20) -> None:
     print(f"audit: {steps * BATCH * ROW / took / 1e6:.0f} M tokens/s")
 
 
+def training(folder: Path, steps: int = 150) -> None:
+    """A run with 1.8 % of its stream inserted, on the sample: what forming its batches takes of its own steps."""
+    folder.mkdir()
+    store = folder / "store"
+    source = {"kind": "sample"}
+    corpus = {
+        "name": "sample",
+        "store": str(store),
+        "source": source,
+        "tokenizer": {"kind": "train_bpe", "vocab_size": 2048},
+    }
+    prepare(configs.from_mapping(corpus, CorpusConfig), progress=False)
+    rng, file = np.random.default_rng(0), folder / "payloads.jsonl"
+    lists = [rng.integers(0, 2048, rng.integers(20, 101)).tolist() for _ in range(int(0.018 * steps * 32 * 128 / 60))]
+    file.write_text("".join(json.dumps({"tokens": ids}) + "\n" for ids in lists))
+    mapping = {
+        "name": "fed",
+        "data": {"kind": "text", "store": str(store), "window": 128, "start_token": True},
+        "model": {"kind": "preset", "name": "tiny-neox"},
+        "train": {"batch_size": 32, "budget": {"steps": steps}, "optimizer": {"kind": "adamw", "lr": 1e-3}},
+        "insertions": {"experiments": {"a": {"kind": "tokens", "file": str(file)}}},
+        "launch": {"progress": False},
+        "paths": {"runs": str(folder / "runs")},
+    }
+    config = configs.from_mapping(mapping, RunConfig)
+    run = experiment.place(config)
+    experiment.run(run, config)
+    lines = [json.loads(line) for line in run.timings_path.read_text().splitlines()]
+    data, step = (sum(line.get(key, 0.0) for line in lines) for key in ("data_s", "step_s"))
+    share = open_plan(run.insertions).spans.length.sum() / (steps * 32 * 128)
+    print(
+        f"forming batches of a run with {share:.1%} inserted: {data / (data + step):.3%} of its steps (tiny-neox, 32 x 128)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", type=int, default=100_000)
@@ -136,6 +177,7 @@ def main() -> None:
         plan = compiled(Path(folder), args.items, 50)
         laying_over(plan)
         auditing(plan)
+        training(Path(folder) / "run")
 
 
 if __name__ == "__main__":
