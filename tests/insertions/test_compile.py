@@ -91,6 +91,11 @@ def test_copies_of_an_item_come_too_close(file):
         plan(file, a={"items": (0, 1), "repetitions": 26, "where": Random(min_gap_steps=12)})
 
 
+def test_two_copies_a_step_apart_at_least_share_a_step(file):
+    _, row = copies(plan(file, a={"items": (0, 1), "repetitions": 300, "where": Random(min_gap_steps=1)}))
+    assert sorted((row // 10).tolist()) == list(range(300))
+
+
 def test_whole_batches_keep_a_token(file):
     found = plan(file, a={"items": (0, 3), "where": WholeBatch(steps=[7, 2])}, b={"repetitions": 2})
     assert found.mask(2).all()

@@ -46,7 +46,7 @@ def want(name: str, config: Writer, items: Items, geometry: Geometry, seed: int,
         case Random() as where:
             span = _rows(name, where.within, where.epochs, geometry)
             item, repetition = _repeat(name, items, seed)
-            if where.min_gap_steps > 1:
+            if where.min_gap_steps:
                 open_ = np.setdiff1d(_steps_inside(span, geometry), np.array(whole, np.int64))
                 step = _spread(name, items, item, open_, where.min_gap_steps, seed)
                 return _in_steps(item, repetition, step, items, geometry)
