@@ -142,6 +142,11 @@ def test_an_impossible_place_is_planned(tmp_path, positions, message):
         ({"where": Random(epochs=[3])}, r"a\.where: no row of the run lies there"),
         ({"where": WholeBatch(steps=[300])}, r"a\.where\.steps: each once, below 300, is expected, found \[300\]"),
         ({"where": EveryN(steps=3), "repetitions": 2}, r"a: `every` says how often: repetitions must be 1"),
+        ({"where": Explicit(), "repetitions": 2}, r"a: `explicit` says how often: repetitions must be 1"),
+        (
+            {"where": WholeBatch(steps=[3]), "repetitions": 0.5},
+            r"a: `whole_batch` says how often: repetitions must be 1",
+        ),
     ],
 )
 def test_a_range_outside_the_run_is_planned(file, options, message):
