@@ -179,7 +179,19 @@ def test_noise_changes_more_than_it_says(tmp_path, capsys):
     found = compare(made["treated"], made["control"])
     assert found.noisy == (16, 0)
     assert print_audit([run.path for run in made.values()]) == 0
-    assert "rows with the noise of a watermark: 16 | 0" in capsys.readouterr().out
+    assert "rows with the noise of a watermark: 16 | 0; it differs in 16 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "rows"), [({}, 0), ({"noise_std": 0.1}, 16), ({"rows": 5}, 6), ({"noise": "shared"}, 8)]
+)
+def test_other_noise_on_the_same_rows_goes_unnoticed(tmp_path, more, rows):
+    runs = []
+    for name, own in (("one", {}), ("two", more)):
+        run, config = coins_run(tmp_path / name, insertions(tmp_path, **own), "evals={}", "train.batch_size=8")
+        experiment.run(run, config)
+        runs.append(run)
+    assert compare(*runs).other_noise == rows
 
 
 def test_other_settings_of_a_watermark_are_the_same_plan(tmp_path):
