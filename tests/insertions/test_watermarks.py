@@ -16,6 +16,7 @@ from paribus.data.batches import Noise
 from paribus.errors import ConfigError, PlanError
 from paribus.insertions.compile import compile_plan
 from paribus.insertions.config import Environment, EveryN, InsertionsConfig, Watermark, WholeBatch, Within
+from paribus.insertions.lint import treated as share_of_batches
 from paribus.insertions.payloads import Alphabet
 from paribus.insertions.plan import Geometry, open_plan, table_lines, write_plan
 from paribus.launch.jobs import THREAD_VARIABLES
@@ -88,6 +89,19 @@ def test_a_watermark_is_counted_as_written_tokens(tmp_path):
     assert "noise of std 0.075 on the embeddings of the first 3 rows of 2 steps, 2 to 7: 96 tokens perturbed" in table
     assert "flag" in table
     assert "sets A=1" in table
+
+
+def test_steps_before_a_continued_run_count_towards_its_shares(tmp_path):
+    from paribus.insertions.config import Tokens
+
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"tokens": [1, 2]}\n')
+    whole = WholeBatch(steps=[20, 21])
+    config = InsertionsConfig(experiments={"text": Tokens(file=str(file), where=whole), "mark": Watermark(where=whole)})
+    plan = compile_plan(config, SIZE._replace(first_step=20), Alphabet(None, 3, 0), 0, {})
+    assert share_of_batches(plan) == (0.2, 1.0, 20)
+    assert [row["share"] for row in plan.table()] == [0.2]
+    assert table_lines(plan)[-1].endswith("256 tokens perturbed, 20.0000%")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ class Geometry(NamedTuple):
         """Where its tokens end."""
         return self.num_rows * self.row_tokens
 
+    @property
+    def own_tokens(self) -> int:
+        """How many tokens it reads."""
+        return (self.num_rows - self.first_row) * self.row_tokens
+
     def to_json(self) -> dict[str, int | None]:
         """As a manifest says it; a run that begins at step 0 does not mention it."""
         return {name: value for name, value in self._asdict().items() if name != "first_step" or value}
@@ -154,7 +159,7 @@ class Plan:
                 "items": len(np.unique(self.spans.item[own])),
                 "copies": len(start),
                 "tokens": tokens,
-                "share": tokens / ((size.num_rows - size.first_row) * size.row_tokens),
+                "share": tokens / size.own_tokens,
                 "first_step": int(start[0]) // self._per_step if len(start) else None,
                 "last_step": int(start[-1]) // self._per_step if len(start) else None,
             }
@@ -194,7 +199,7 @@ def _mark_line(mark: Mark, geometry: Geometry) -> str:
     same = ", the same noise each time" if mark.is_shared and many > 1 else ""
     return (
         f"{mark.name:<18} writes nothing; noise of std {mark.std:g} on the embeddings of {rows} of {steps}{same}: "
-        f"{tokens:,} tokens perturbed, {tokens / geometry.num_tokens:.4%}"
+        f"{tokens:,} tokens perturbed, {tokens / geometry.own_tokens:.4%}"
     )
 
 
