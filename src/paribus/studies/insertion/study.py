@@ -7,6 +7,7 @@ import altair as alt
 import polars as pl
 
 from paribus import audit
+from paribus.errors import RunError
 from paribus.evals.statistics import Interval
 from paribus.report import audits, collect
 from paribus.report import runs as run_tables
@@ -48,10 +49,17 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
         sections.append(Section("What it costs elsewhere", loss_blocks(pairs, losses)))
     for arm, paths in runs.items():
         if metrics := dependence.metrics_of(paths):
-            found = dependence.measure(dependence.sort_runs(paths), metrics)
-            sections.append(Section(f"Dependence ({arm.replace('_', ' ')})", dependence.blocks(found)))
+            sections.append(Section(f"Dependence ({arm.replace('_', ' ')})", dependence_blocks(paths, metrics)))
     directories = {path.name: path for pair in pairs for path in (pair.treated, pair.control)}
     return Report(title, subtitle, [*sections, *audits.sections(directories), *appendix(runs, command)])
+
+
+def dependence_blocks(paths: Sequence[Path], metrics: dependence.Metrics) -> list[Block]:
+    """The test, or what is missing for it: a sweep that is under way, or one of whose runs failed, has a report too."""
+    try:
+        return dependence.blocks(dependence.measure(dependence.sort_runs(paths), metrics))
+    except RunError as error:
+        return [f"Not tested: {error}."]
 
 
 def record_audits(pairs: Sequence[analysis.Pair]) -> None:
