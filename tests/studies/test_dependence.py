@@ -158,6 +158,8 @@ def test_runs_of_a_sweep_are_mixed_up(tmp_path):
         measure(sort_runs(pairs), METRICS)
     with pytest.raises(RunError, match=r"`memory` has no metric 'three'; it has one, two"):
         measure(sort_runs(pairs), {"a": ("memory", "three")})
+    with pytest.raises(RunError, match=r"run2 and .*run0: have the same seeds and leave out the same"):
+        sort_runs([*runs, fake_runs(tmp_path / "q", *[([], 5, 0, 0)] * 2, ([], 0, 8.0, 8.0))[2]])
     with pytest.raises(RunError, match=r"no full run has the seeds"):
         sort_runs([runs[0], pairs[1]])
 
