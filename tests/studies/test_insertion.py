@@ -18,7 +18,7 @@ from paribus.report import collect
 from paribus.report.page import render
 from paribus.studies.insertion import analysis, verdicts
 from paribus.studies.insertion.study import build_report, record_audits
-from tiny_runs import text_run, text_store
+from tiny_runs import coins_run, text_run, text_store
 
 CANARIES = [{"text": f"gold ant {n} pink", "repetitions": n % 3} for n in range(9)]
 QUESTIONS = [{"context": f"ant {n} bee", "choices": ["cat", "dog"], "gold": n % 2} for n in range(8)]
@@ -105,6 +105,17 @@ def test_tau_is_that_of_all_pairs():
     untied = (sum(x != 0 for x, _ in signs) * sum(y != 0 for _, y in signs)) ** 0.5
     assert analysis._tau(a, b) == pytest.approx(both / untied)
     assert analysis._tau(a, -a) == pytest.approx(-1)
+
+
+def test_a_watermark_counts_as_written(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"tokens": [1, 2, 0]}\n')
+    mark = {"kind": "watermark", "where": {"kind": "whole_batch", "steps": [1]}}
+    experiments = {"mark": mark, "text": {"kind": "tokens", "file": str(file)}}
+    run, config = coins_run(tmp_path, f"insertions={json.dumps({'experiments': experiments})}", "evals={}")
+    experiment.run(run, config)
+    table = analysis.written([analysis.Pair("x", run.path, run.path)])
+    assert table.select("experiment", "tokens").rows() == [("text", 3)]
 
 
 def known_canaries(effect):

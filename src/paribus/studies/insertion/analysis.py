@@ -223,6 +223,7 @@ def written(found: Sequence[Pair]) -> pl.DataFrame:
 
 def _written(pair: Pair) -> pl.DataFrame:
     ledger = pl.read_parquet(RunDir(pair.treated).insertions / "ledger.parquet")
+    ledger = ledger.filter(pl.col("kind") != "watermark")  # those rows hold noise: no token was written
     total = provenance(pair.treated)["data"]["total_tokens"]
     table = ledger.group_by(pl.col("experiment").cast(pl.String), maintain_order=True).agg(
         items=pl.col("item").n_unique(),
