@@ -5,6 +5,7 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -171,10 +172,35 @@ def test_a_resumed_run_sees_other_noise(tmp_path):
         head, mark, tail = text.partition('"kind": "watermark"')
         assert old in tail
         manifest.write_text(head + mark + tail.replace(old, new, 1))
-        assert verify(run).altered == ([4] if new == '"shared"' else [1, 4])
-        assert print_audit([run.path]) == 1
+        if "rows" in old:  # the ledger tells it before a batch is replayed
+            with pytest.raises(PlanError, match=r"ledger\.parquet"):
+                verify(run)
+        else:
+            assert verify(run).altered == ([4] if new == '"shared"' else [1, 4])
+            assert print_audit([run.path]) == 1
         manifest.write_text(text)
     assert verify(run).holds
+
+
+def test_an_altered_ledger_goes_unnoticed(tmp_path):
+    run, config = coins_run(tmp_path, insertions(tmp_path), "evals={}")
+    experiment.run(run, config)
+    assert verify(run).holds
+    path = run.insertions / "ledger.parquet"
+    table = pq.read_table(path)
+    for altered in (
+        table.slice(1),
+        table.set_column(2, "item", pc.add(table["item"], 1).cast("uint32")),
+        table.set_column(0, "experiment", table["kind"]),
+    ):
+        pq.write_table(altered, path)
+        with pytest.raises(PlanError, match=r"ledger\.parquet: missing, or not what the plan says"):
+            verify(run)
+    pq.write_table(table.drop_columns(["kind"]), path)
+    assert verify(run).holds
+    path.unlink()
+    with pytest.raises(PlanError, match=r"ledger\.parquet: missing"):
+        verify(run)
 
 
 def test_noise_changes_more_than_it_says(tmp_path, capsys):
