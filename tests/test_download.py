@@ -192,6 +192,21 @@ def test_a_checkpoint_behind_a_url_is_continued_otherwise(site: Site, tmp_path: 
     assert ends[0].read_bytes() == ends[1].read_bytes()
 
 
+def test_another_run_that_needs_more_of_a_url_changes_the_first(site: Site, tmp_path: Path) -> None:
+    """A checkpoint's optimizer is part of its fingerprint, and is only fetched by the run that continues it."""
+    base, config = token_run(tmp_path)
+    experiment.run(base, config)
+    site.files |= files_below(base.checkpoints / "step-000004", "run/step-000004")
+    url = pretrained(path=f"{site.url}/run/step-000004")
+    fresh, config = token_run(tmp_path, url)
+    assert fresh.path == token_run(tmp_path, pretrained(path=str(base.path), step=4))[0].path
+    experiment.hold(fresh, config)
+    token_run(tmp_path, url, "start.optimizer=continued")
+    assert "run/step-000004/optimizer.safetensors" in {path for path, _ in site.asked}
+    experiment.refuse_changes(fresh, config)
+    assert fresh.path == token_run(tmp_path, url)[0].path
+
+
 def test_a_hugging_face_folder_behind_a_url_is_not_found(site: Site, tmp_path: Path) -> None:
     build_model(Preset(name="micro-neox"), 40, 16, 0).save_pretrained(tmp_path / "m", max_shard_size="100KB")
     site.files |= files_below(tmp_path / "m", "m")

@@ -3,6 +3,8 @@
 import pytest
 
 from paribus.errors import ConfigError
+from paribus.insertions.config import InsertionsConfig
+from paribus.run_config import olmo_core_refusal
 from tiny_runs import coins_run, token_run
 
 OLMO2 = 'model={"kind": "architecture", "model_type": "olmo2"}'
@@ -34,6 +36,20 @@ def test_what_olmo_core_cannot_do_is_refused_in_one_line(tmp_path, override, fou
     with pytest.raises(ConfigError, match=f"launch.engine: olmo_core: .*{found}") as caught:
         token_run(tmp_path, *FITTING, override)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_experiment_that_is_left_out_is_refused_under_olmo_core(tmp_path):
+    dynamic = {"kind": "dynamic", "every": 2, "controller": {"kind": "python", "call": "a:b"}}
+    experiments = {"steered": dynamic, "text": {"kind": "tokens", "file": "x.jsonl"}}
+
+    def asked(**more):
+        insertions = InsertionsConfig.model_validate({"experiments": experiments, **more})
+        return olmo_core_refusal(config.model_copy(update={"insertions": insertions}))
+
+    _, config = token_run(tmp_path, *FITTING)
+    assert "no insertions of kind dynamic" in str(asked())
+    assert asked(without=["steered"]) is None
+    assert asked(control=True) is None
 
 
 def test_a_plateau_is_refused_under_olmo_core(tmp_path):

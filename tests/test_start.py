@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from paribus import experiment, treated
 from paribus.audit import compare, verify
-from paribus.errors import CheckpointError, ParibusError, PlanError, RunError
+from paribus.errors import CheckpointError, ConfigError, ParibusError, PlanError, RunError
 from paribus.identity import resolve
 from paribus.launch.status import view
 from paribus.run_config import RunConfig
@@ -214,7 +214,7 @@ def test_the_coordinates_of_a_plan_begin_with_the_continuation(whole: RunDir, tm
     ],
 )
 def test_a_plan_reaches_beyond_the_runs_own_steps(whole: RunDir, tmp_path: Path, where: str, steps: Any) -> None:
-    more = () if "every" in where else ("insertions.experiments.a.repetitions=60",)
+    more = () if "random" not in where else ("insertions.experiments.a.repetitions=60",)
     settings = from_(whole, "model.step=6", "train.budget.steps=4", inserted(tmp_path, where), *more)
     plan = treated.compile_insertions(token_run(tmp_path, *ALL, *settings)[1])
     found = plan.spans.start // (8 * 17)
@@ -246,3 +246,12 @@ def test_runs_without_a_common_step_are_equal(whole: RunDir, tmp_path: Path) -> 
     rest = trained(token_run, tmp_path, *STEADY, *ALL, *from_(whole, "model.step=6", "train.budget.steps=4"))
     with pytest.raises(RunError, match="no step in common"):
         compare(short, rest)
+
+
+def test_batches_of_another_size_are_continued_elsewhere(whole: RunDir, tmp_path: Path) -> None:
+    run, config = token_run(tmp_path, *from_(whole, "start.data=continued", "train.batch_size=4"))
+    with pytest.raises(ConfigError, match=r"took 8 windows a step and train.batch_size is 4") as caught:
+        experiment.run(run, config)
+    assert "\n" not in str(caught.value)
+    assert not run.path.exists()
+    trained(token_run, tmp_path, *from_(whole, "start.optimizer=continued", "train.batch_size=4"))

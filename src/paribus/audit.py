@@ -94,6 +94,7 @@ class Comparison(NamedTuple):
     shares: dict[str, tuple[int, int]]  # category -> targets of A, targets of B
     first: Difference | None
     noisy: tuple[int, int] = (0, 0)  # rows of A, and of B, whose input embeddings got noise
+    other_noise: int = 0  # rows that did not get the same noise, or none, in both
 
     @property
     def holds(self) -> bool:
@@ -104,7 +105,10 @@ class Comparison(NamedTuple):
         for key, a, b in self.keys:
             yield f"config {key}: {a} | {b}"
         if any(self.noisy):
-            yield f"rows with the noise of a watermark: {self.noisy[0]:,} | {self.noisy[1]:,}"
+            yield (
+                f"rows with the noise of a watermark: {self.noisy[0]:,} | {self.noisy[1]:,}; "
+                f"it differs in {self.other_noise:,} rows"
+            )
         if self.first is None:
             yield f"tokens: {self.tokens:,} compared over {self.steps:,} steps, nothing differs"
             return
@@ -178,7 +182,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
         ranges = " and ".join(f"{some.start:,} to {some.stop - 1:,}" for some in (one.steps, two.steps))
         raise RunError(f"{a.path} and {b.path} have no step in common ({ranges}): nothing to compare")
     tokens, shares, causes = 0, Counter[tuple[str, int]](), Counter[str]()
-    first, differing, noisy = None, 0, [0, 0]
+    first, differing, noisy, other_noise = None, 0, [0, 0], 0
     with (out or Path(os.devnull)).open("w") as file:
         for step in steps:
             batches = batch_a, batch_b = one.batch(step), two.batch(step)
@@ -192,6 +196,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             for side in (0, 1):
                 shares.update((name, side) for name in names[side])
                 noisy[side] += noisy_rows(batches[side])
+            other_noise += _other_noise(batch_a, batch_b)
             for difference in _differences(step, (one, two), batches, names):
                 first = first or difference
                 differing += difference.num_tokens
@@ -200,14 +205,21 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
             progress(step + 1 - steps.start, len(steps))
     window = one.stream.window
     by_category = {name: (shares[name, 0] * window, shares[name, 1] * window) for name, _ in sorted(shares)}
-    return Comparison(
-        keys, len(steps), tokens, differing, causes.total(), dict(causes), by_category, first, (noisy[0], noisy[1])
-    )
+    counts = len(steps), tokens, differing, causes.total(), dict(causes), by_category
+    return Comparison(keys, *counts, first, (noisy[0], noisy[1]), other_noise)
 
 
 def noisy_rows(batch: Batch) -> int:
     """How many rows of a batch have noise on their input embeddings."""
     return 0 if batch.noise is None else batch.noise.of(len(batch.tokens))
+
+
+def _other_noise(a: Batch, b: Batch) -> int:
+    """How many rows did not get the same noise, or none, in both batches."""
+    first, second = noisy_rows(a), noisy_rows(b)
+    if a.noise is None or b.noise is None or a.noise._replace(num_rows=0) != b.noise._replace(num_rows=0):
+        return max(first, second)
+    return abs(first - second)
 
 
 def _differences(

@@ -2,19 +2,15 @@
 
 import json
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from paribus.data.config import DataConfig, TextData, TokenFilesData
+from paribus.data.stream import tokenizer_of
 from paribus.errors import ConfigError, RemoteError
 from paribus.experiment import load
 from paribus.models.origin import checkpoint_of
 from paribus.rundir import WHERE_AND_HOW, RunDir, step_of
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 PREFIX = "hf://"
 _NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)/?")
@@ -46,7 +42,7 @@ def push_model(run: RunDir, url: str, *, step: int | None = None, private: bool 
     from paribus.train.checkpoint import load_model
 
     number, model = step_of(folder), load_model(folder)
-    tokenizer, start_token_id = _tokenizer(config.data)
+    tokenizer, start_token_id = tokenizer_of(config.data)
     known = json.loads(run.provenance_path.read_text())
     message = f"Step {number} of {run.path.name}"
     with hf_view(model, whole_state(model), tokenizer, start_token_id) as view:
@@ -94,16 +90,3 @@ def _refuse_without_token(url: str) -> None:
         raise RemoteError(f"{url}: HF_HUB_OFFLINE is set: nothing can be uploaded; unset it")
     if get_token() is None:
         raise RemoteError(f"{url}: no token of the hub: set HF_TOKEN, or type `hf auth login`")
-
-
-def _tokenizer(data: DataConfig) -> "tuple[Tokenizer | None, int | None]":
-    """What decodes the run's tokens, and the token that begins and ends a text."""
-    from paribus.data.store import open_store
-    from paribus.data.tokenizer import read_tokenizer
-
-    if isinstance(data, TextData):
-        store = open_store(data.store)
-        return store.tokenizer(), store.start_token_id
-    if isinstance(data, TokenFilesData) and data.tokenizer is not None:
-        return read_tokenizer(Path(data.tokenizer)), data.eos
-    return None, None

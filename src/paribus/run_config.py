@@ -128,7 +128,8 @@ def olmo_core_refusal(config: RunConfig) -> str | None:
         return "train.precision: it has fp32 and bf16, found fp16"
     if train.gradient_checkpointing or train.compile:
         return "train.gradient_checkpointing and train.compile: false is expected"
-    if config.insertions and any(isinstance(one, Dynamic) for one in config.insertions.experiments.values()):
+    inserted = config.insertions.writers if config.insertions and not config.insertions.control else {}
+    if any(isinstance(one, Dynamic) for one in inserted.values()):
         return "its loader reads ahead of the controllers: no insertions of kind dynamic are expected"
     if config.start.continued:
         return f"it begins anew: start.{config.start.continued[0]}: restarted or fresh is expected"

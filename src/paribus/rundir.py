@@ -70,9 +70,18 @@ def folder_fingerprint(folder: Path, *, weights: bool) -> str:
     return named_fingerprint(path for path in files if path.is_file())
 
 
+def listed_fingerprint(sha256: Mapping[str, str], *, weights: bool) -> str:
+    """`folder_fingerprint` of a folder whose files and their digests are known, whether all of them are there or not."""
+    names = [name for name in sorted(sha256) if "/" not in name and name.endswith(".safetensors")] if weights else []
+    return _fingerprint([(name, sha256[name]) for name in ["config.json", *names]])
+
+
 def named_fingerprint(paths: Iterable[Path]) -> str:
     """The SHA-256 of the names and hashes of files that are there, in this order; not of their folders."""
-    hashes = [(path.name, known_sha256(path)) for path in paths]
+    return _fingerprint([(path.name, known_sha256(path)) for path in paths])
+
+
+def _fingerprint(hashes: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 

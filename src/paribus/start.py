@@ -1,5 +1,6 @@
 """How a run begins: at step 0 from what `model` gives, or where another run, or OLMo's trainer, left off."""
 
+import json
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,9 +40,24 @@ def start_of(config: RunConfig) -> Start:
             f"start.optimizer: continued, but {model.path} holds no optimizer state; a run directory or OLMo's "
             "step<N>-unsharded with optim.safetensors or optim.pt does"
         )
+    if start.data == "continued":
+        _refuse_other_batches(config, origin)
     taken = origin.step or 0
     first = taken if start.data == "continued" else 0
     return Start(origin, first, taken if start.schedule == "continued" else 0)
+
+
+def _refuse_other_batches(config: RunConfig, origin: Origin) -> None:
+    """After N steps of another size the stream stands elsewhere than at batch N; only a checkpoint in its run tells it."""
+    if origin.kind != "checkpoint" or origin.folder is None:
+        return
+    path = origin.folder.parent.parent / "provenance.json"
+    asked = config.train.batch_size
+    if path.is_file() and (took := json.loads(path.read_text())["config"]["train"]["batch_size"]) != asked:
+        raise ConfigError(
+            f"start.data: continued, but {path.parent} took {took} windows a step and train.batch_size is {asked}: its step "
+            f"{origin.step} is another place in the stream; say {took}, or data: restarted"
+        )
 
 
 def verify(start: Start) -> None:

@@ -14,7 +14,7 @@ from paribus.errors import ConfigError, RunError, RunFailed
 from paribus.evals.build import EvalContext, build_evaluation, evaluate
 from paribus.evals.config import ScriptEval
 from paribus.evals.script import arguments
-from tiny_runs import coins_run
+from tiny_runs import coins_run, token_run
 
 HEAD = """
 import argparse, json, sys
@@ -37,6 +37,20 @@ def written(tmp_path):
 
 def coins() -> EvalContext:
     return EvalContext(CoinsData(num_components=2, window=24))
+
+
+def test_a_script_lacks_the_tokenizer_of_token_files(text_store_path, written, tmp_path):
+    file = written("""
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(args.model)
+open(args.results_yaml, "w").write(f"tokens: {len(tokenizer)}\\neos: {tokenizer.eos_token_id}\\n")
+""")
+    tokenizer = open_store(text_store_path).tokenizer()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    _, config = token_run(tmp_path, tokenizer=str(tmp_path / "tokenizer.json"), vocab_size=size, eos=3)
+    found = evaluate(ScriptEval(script=file, strict=True), model(), EvalContext(config.data)).summary
+    assert found == {"tokens": size, "eos": 3, "failed": 0}
 
 
 def test_a_script_loads_the_weights_as_they_are_and_the_stores_tokenizer(text_store_path, written):

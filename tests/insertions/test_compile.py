@@ -91,6 +91,11 @@ def test_copies_of_an_item_come_too_close(file):
         plan(file, a={"items": (0, 1), "repetitions": 26, "where": Random(min_gap_steps=12)})
 
 
+def test_two_copies_a_step_apart_at_least_share_a_step(file):
+    _, row = copies(plan(file, a={"items": (0, 1), "repetitions": 300, "where": Random(min_gap_steps=1)}))
+    assert sorted((row // 10).tolist()) == list(range(300))
+
+
 def test_whole_batches_keep_a_token(file):
     found = plan(file, a={"items": (0, 3), "where": WholeBatch(steps=[7, 2])}, b={"repetitions": 2})
     assert found.mask(2).all()
@@ -137,6 +142,11 @@ def test_an_impossible_place_is_planned(tmp_path, positions, message):
         ({"where": Random(epochs=[3])}, r"a\.where: no row of the run lies there"),
         ({"where": WholeBatch(steps=[300])}, r"a\.where\.steps: each once, below 300, is expected, found \[300\]"),
         ({"where": EveryN(steps=3), "repetitions": 2}, r"a: `every` says how often: repetitions must be 1"),
+        ({"where": Explicit(), "repetitions": 2}, r"a: `explicit` says how often: repetitions must be 1"),
+        (
+            {"where": WholeBatch(steps=[3]), "repetitions": 0.5},
+            r"a: `whole_batch` says how often: repetitions must be 1",
+        ),
     ],
 )
 def test_a_range_outside_the_run_is_planned(file, options, message):

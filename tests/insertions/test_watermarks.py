@@ -5,6 +5,7 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from paribus.data.batches import Noise
 from paribus.errors import ConfigError, PlanError
 from paribus.insertions.compile import compile_plan
 from paribus.insertions.config import Environment, EveryN, InsertionsConfig, Watermark, WholeBatch, Within
+from paribus.insertions.lint import treated as share_of_batches
 from paribus.insertions.payloads import Alphabet
 from paribus.insertions.plan import Geometry, open_plan, table_lines, write_plan
 from paribus.launch.jobs import THREAD_VARIABLES
@@ -90,6 +92,19 @@ def test_a_watermark_is_counted_as_written_tokens(tmp_path):
     assert "sets A=1" in table
 
 
+def test_steps_before_a_continued_run_count_towards_its_shares(tmp_path):
+    from paribus.insertions.config import Tokens
+
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"tokens": [1, 2]}\n')
+    whole = WholeBatch(steps=[20, 21])
+    config = InsertionsConfig(experiments={"text": Tokens(file=str(file), where=whole), "mark": Watermark(where=whole)})
+    plan = compile_plan(config, SIZE._replace(first_step=20), Alphabet(None, 3, 0), 0, {})
+    assert share_of_batches(plan) == (0.2, 1.0, 20)
+    assert [row["share"] for row in plan.table()] == [0.2]
+    assert table_lines(plan)[-1].endswith("256 tokens perturbed, 20.0000%")
+
+
 @pytest.mark.parametrize(
     ("experiments", "reason"),
     [
@@ -157,10 +172,35 @@ def test_a_resumed_run_sees_other_noise(tmp_path):
         head, mark, tail = text.partition('"kind": "watermark"')
         assert old in tail
         manifest.write_text(head + mark + tail.replace(old, new, 1))
-        assert verify(run).altered == ([4] if new == '"shared"' else [1, 4])
-        assert print_audit([run.path]) == 1
+        if "rows" in old:  # the ledger tells it before a batch is replayed
+            with pytest.raises(PlanError, match=r"ledger\.parquet"):
+                verify(run)
+        else:
+            assert verify(run).altered == ([4] if new == '"shared"' else [1, 4])
+            assert print_audit([run.path]) == 1
         manifest.write_text(text)
     assert verify(run).holds
+
+
+def test_an_altered_ledger_goes_unnoticed(tmp_path):
+    run, config = coins_run(tmp_path, insertions(tmp_path), "evals={}")
+    experiment.run(run, config)
+    assert verify(run).holds
+    path = run.insertions / "ledger.parquet"
+    table = pq.read_table(path)
+    for altered in (
+        table.slice(1),
+        table.set_column(2, "item", pc.add(table["item"], 1).cast("uint32")),
+        table.set_column(0, "experiment", table["kind"]),
+    ):
+        pq.write_table(altered, path)
+        with pytest.raises(PlanError, match=r"ledger\.parquet: missing, or not what the plan says"):
+            verify(run)
+    pq.write_table(table.drop_columns(["kind"]), path)
+    assert verify(run).holds
+    path.unlink()
+    with pytest.raises(PlanError, match=r"ledger\.parquet: missing"):
+        verify(run)
 
 
 def test_noise_changes_more_than_it_says(tmp_path, capsys):
@@ -179,7 +219,19 @@ def test_noise_changes_more_than_it_says(tmp_path, capsys):
     found = compare(made["treated"], made["control"])
     assert found.noisy == (16, 0)
     assert print_audit([run.path for run in made.values()]) == 0
-    assert "rows with the noise of a watermark: 16 | 0" in capsys.readouterr().out
+    assert "rows with the noise of a watermark: 16 | 0; it differs in 16 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "rows"), [({}, 0), ({"noise_std": 0.1}, 16), ({"rows": 5}, 6), ({"noise": "shared"}, 8)]
+)
+def test_other_noise_on_the_same_rows_goes_unnoticed(tmp_path, more, rows):
+    runs = []
+    for name, own in (("one", {}), ("two", more)):
+        run, config = coins_run(tmp_path / name, insertions(tmp_path, **own), "evals={}", "train.batch_size=8")
+        experiment.run(run, config)
+        runs.append(run)
+    assert compare(*runs).other_noise == rows
 
 
 def test_other_settings_of_a_watermark_are_the_same_plan(tmp_path):

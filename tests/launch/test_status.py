@@ -99,7 +99,8 @@ def test_a_folder_without_runs_is_an_error_and_not_an_empty_table(tmp_path):
 
 def test_watching_follows_a_run_until_ctrl_c(tmp_path):
     run = make(tmp_path, "k4-00000000", "stopped", step=10)
-    code = SHOW + "show_status([Path(sys.argv[1])], watch=True)"
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+    code = heard + SHOW + "show_status([Path(sys.argv[1])], watch=True)"
     watcher = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         stdout=subprocess.PIPE,

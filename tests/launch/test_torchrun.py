@@ -1,3 +1,5 @@
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -34,10 +36,12 @@ def test_the_exit_code_of_a_rank_is_that_of_the_launcher_which_keeps_its_signal_
     """The interpreter of each rank reads the environment's variables as it starts."""
     code = (
         "import signal, sys; from pathlib import Path\n"
-        "from paribus.launch import torchrun; from paribus.train.config import LaunchConfig\n"
+        "from paribus import experiment; from paribus.launch import torchrun\n"
+        "from paribus.train.config import LaunchConfig\n"
         "held = signal.getsignal(signal.SIGTERM)\n"
         "ddp = LaunchConfig(engine='ddp', num_processes=2)\n"
-        "code = torchrun.run(Path(sys.argv[1]), ddp, {'PYTHONWARNINGS': 'shout'})\n"
+        "with experiment.variables({'PYTHONWARNINGS': 'shout'}):\n"
+        "    code = torchrun.run(Path(sys.argv[1]), ddp)\n"
         "sys.exit(code if signal.getsignal(signal.SIGTERM) is held else 99)"
     )
     done = subprocess.run(
@@ -47,6 +51,29 @@ def test_the_exit_code_of_a_rank_is_that_of_the_launcher_which_keeps_its_signal_
     assert "paribus: " in done.stderr
     assert "Traceback" not in done.stderr
     assert "invalid action: 'shout'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_variable_of_one_run_is_left_to_the_next(tmp_path):
+    """A control after its treated run, in one Python process, must not inherit what the experiment sets."""
+    code = (
+        "import json, os, sys; from pathlib import Path\n"
+        "from paribus.launch import torchrun; from tiny_runs import coins_run\n"
+        "flag = {'kind': 'environment', 'variable': 'PARIBUS_TEST_FLAG', 'value': 'on'}\n"
+        "ddp = ('launch.engine=ddp', 'launch.num_processes=2', 'train.budget.steps=1', 'evals={}')\n"
+        "asked = 'insertions=' + json.dumps({'experiments': {'flag': flag}})\n"
+        "code = torchrun.train(*coins_run(Path(sys.argv[1]), asked, *ddp))\n"
+        "sys.exit(code or 99 * ('PARIBUS_TEST_FLAG' in os.environ))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    [run] = (tmp_path / "runs" / "small").iterdir()
+    assert json.loads((run / "provenance.json").read_text())["attempts"][0]["environment"] == {
+        "PARIBUS_TEST_FLAG": "on"
+    }
 
 
 def test_the_ranks_of_olmo_core_meet_at_a_free_port_from_29501_on():

@@ -13,6 +13,7 @@ from paribus.report.blocks import Figure, Verdicts
 from paribus.report.page import paper_spec
 from paribus.rundir import RunDir
 from paribus.studies.insertion.dependence import blocks, holm, judge, measure, sort_runs
+from paribus.studies.insertion.study import dependence_blocks
 
 NAMES = ("a", "b", "c", "d")
 N = len(NAMES)
@@ -157,8 +158,18 @@ def test_runs_of_a_sweep_are_mixed_up(tmp_path):
         measure(sort_runs(pairs), METRICS)
     with pytest.raises(RunError, match=r"`memory` has no metric 'three'; it has one, two"):
         measure(sort_runs(pairs), {"a": ("memory", "three")})
+    with pytest.raises(RunError, match=r"run2 and .*run0: have the same seeds and leave out the same"):
+        sort_runs([*runs, fake_runs(tmp_path / "q", *[([], 5, 0, 0)] * 2, ([], 0, 8.0, 8.0))[2]])
     with pytest.raises(RunError, match=r"no full run has the seeds"):
         sort_runs([runs[0], pairs[1]])
+
+
+def test_a_sweep_under_way_has_no_report(tmp_path):
+    runs = fake_runs(tmp_path, ([], 0, 1.0, 5.0), (["a"], 0, 3.0, 7.0))
+    (said,) = dependence_blocks(runs, {"a": ("memory", "one")})
+    assert said == "Not tested: 0 control seeds found, at least 2 are needed for a noise floor."
+    (said,) = dependence_blocks(runs[1:], {"a": ("memory", "one")})
+    assert "the full run is missing" in str(said)
 
 
 def test_what_is_left_out_does_not_exist():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,13 @@ import polars as pl
 import pytest
 
 from paribus import experiment
+from paribus.audit import print_audit
 from paribus.evals.results import read_result, result_path
 from paribus.report import collect
 from paribus.report.page import render
 from paribus.studies.insertion import analysis, verdicts
-from paribus.studies.insertion.study import build_report
-from tiny_runs import text_run, text_store
+from paribus.studies.insertion.study import build_report, record_audits
+from tiny_runs import coins_run, text_run, text_store
 
 CANARIES = [{"text": f"gold ant {n} pink", "repetitions": n % 3} for n in range(9)]
 QUESTIONS = [{"context": f"ant {n} bee", "choices": ["cat", "dog"], "gold": n % 2} for n in range(8)]
@@ -105,6 +107,17 @@ def test_tau_is_that_of_all_pairs():
     assert analysis._tau(a, -a) == pytest.approx(-1)
 
 
+def test_a_watermark_counts_as_written(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"tokens": [1, 2, 0]}\n')
+    mark = {"kind": "watermark", "where": {"kind": "whole_batch", "steps": [1]}}
+    experiments = {"mark": mark, "text": {"kind": "tokens", "file": str(file)}}
+    run, config = coins_run(tmp_path, f"insertions={json.dumps({'experiments': experiments})}", "evals={}")
+    experiment.run(run, config)
+    table = analysis.written([analysis.Pair("x", run.path, run.path)])
+    assert table.select("experiment", "tokens").rows() == [("text", 3)]
+
+
 def known_canaries(effect):
     """Eight canaries of each number of copies, `effect` nats a doubling."""
     draw = np.random.default_rng(1)
@@ -132,6 +145,21 @@ def test_the_report_has_every_section_and_the_audit_of_both_runs(runs):
     assert against["holds"]
     page = render(report)
     assert "gold ant 8 pink" in page  # a span with its text
+
+
+def test_an_audit_of_each_run_alone_or_of_its_first_steps_replaces_that_of_the_pair(runs):
+    treated, control, _ = runs["pair"]
+    for cut in (False, True):
+        shutil.rmtree(treated / "audit", ignore_errors=True)
+        print_audit([treated])
+        print_audit([control])
+        if cut:
+            record_audits(analysis.pairs(runs))
+            file = control / "audit" / "verification.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"steps": 4}))
+        record_audits(analysis.pairs(runs))
+        assert [found["other"] for found in collect.audit(treated).against] == [control.name]
+        assert collect.audit(control).verification["steps"] == 6
 
 
 @pytest.mark.slow

@@ -1,7 +1,13 @@
 """From a `data:` section to the stream of batches that a run reads."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from paribus.data.batches import Overlay, Stream, untouched
 from paribus.data.config import DataConfig, Seeds, TextData, TokenFilesData
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 def build_stream(data: DataConfig, seeds: Seeds, batch_size: int, overlay: Overlay = untouched) -> Stream:
@@ -38,3 +44,16 @@ def unique_tokens(data: DataConfig, seeds: Seeds, batch_size: int, num_windows: 
             return distinct_tokens(data, seeds, batch_size, num_windows)
         case _:
             return None
+
+
+def tokenizer_of(data: DataConfig) -> "tuple[Tokenizer | None, int | None]":
+    """What decodes the tokens of a `data:` section, and the token that begins and ends a text; None where there is none."""
+    from paribus.data.store import open_store
+    from paribus.data.tokenizer import read_tokenizer
+
+    if isinstance(data, TextData):
+        store = open_store(data.store)
+        return store.tokenizer(), store.start_token_id
+    if isinstance(data, TokenFilesData) and data.tokenizer is not None:
+        return read_tokenizer(Path(data.tokenizer)), data.eos
+    return None, None

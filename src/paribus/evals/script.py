@@ -13,8 +13,7 @@ import yaml
 from torch import nn
 from transformers import PreTrainedModel
 
-from paribus.data.config import TextData
-from paribus.data.store import open_store
+from paribus.data.stream import tokenizer_of
 from paribus.errors import ConfigError, RunFailed
 from paribus.evals.config import Argument, ScriptEval, input_files
 from paribus.evals.results import EvalResult
@@ -35,17 +34,13 @@ class Command(NamedTuple):
     """What is called, without the model and the results."""
 
     words: list[str]
-    tokenizer: "Tokenizer | None"  # of the run's store; None: the data are no text
+    tokenizer: "Tokenizer | None"  # of the run's data; None: they name none
     start_token_id: int | None
 
 
 def command(config: ScriptEval, context: EvalContext) -> Command:
     """Raises ConfigError when the script is missing or cannot be executed."""
-    called = executable(config.script)
-    if not isinstance(context.data, TextData):
-        return Command(called, None, None)
-    store = open_store(context.data.store)
-    return Command(called, store.tokenizer(), store.start_token_id)
+    return Command(executable(config.script), *tokenizer_of(context.data))
 
 
 def executable(script: str) -> list[str]:

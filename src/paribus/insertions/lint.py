@@ -139,10 +139,11 @@ def overlaps(experiments: Mapping[str, Source], evaluations: Mapping[str, Source
 def treated(plan: Plan) -> Treated:
     """How much of the batches the plan writes. Spans cross no row, so each lies in one step."""
     size = plan.geometry
-    per_step = size.batch_size * size.row_tokens
-    tokens = np.bincount(plan.spans.start // per_step, plan.spans.length, minlength=size.num_steps)
+    per_step, first = size.batch_size * size.row_tokens, size.first_step
+    own = size.num_steps - first
+    tokens = np.bincount(plan.spans.start // per_step - first, plan.spans.length, minlength=own)
     share = tokens / per_step
-    return Treated(float(share.mean()), float(share.max()), int(share.argmax()))
+    return Treated(float(share.mean()), float(share.max()), first + int(share.argmax()))
 
 
 def lint_lines(lint: Lint) -> list[str]:

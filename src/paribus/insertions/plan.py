@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,10 @@ from paribus.data.part import part_folder
 from paribus.errors import PlanError
 from paribus.insertions.watermarks import Mark
 
-MANIFEST = "manifest.json"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST, LEDGER = "manifest.json", "ledger.parquet"
 WITHOUT_SPANS = ("watermark", "environment")  # kinds that write no tokens
 DTYPES = {"start": "<i8", "offsets": "<i8", "tokens": "<u4", "experiment": "<u2", "item": "<u4", "repetition": "<u4"}
 
@@ -52,6 +55,11 @@ class Geometry(NamedTuple):
     def num_tokens(self) -> int:
         """Where its tokens end."""
         return self.num_rows * self.row_tokens
+
+    @property
+    def own_tokens(self) -> int:
+        """How many tokens it reads."""
+        return (self.num_rows - self.first_row) * self.row_tokens
 
     def to_json(self) -> dict[str, int | None]:
         """As a manifest says it; a run that begins at step 0 does not mention it."""
@@ -154,7 +162,7 @@ class Plan:
                 "items": len(np.unique(self.spans.item[own])),
                 "copies": len(start),
                 "tokens": tokens,
-                "share": tokens / ((size.num_rows - size.first_row) * size.row_tokens),
+                "share": tokens / size.own_tokens,
                 "first_step": int(start[0]) // self._per_step if len(start) else None,
                 "last_step": int(start[-1]) // self._per_step if len(start) else None,
             }
@@ -194,7 +202,7 @@ def _mark_line(mark: Mark, geometry: Geometry) -> str:
     same = ", the same noise each time" if mark.is_shared and many > 1 else ""
     return (
         f"{mark.name:<18} writes nothing; noise of std {mark.std:g} on the embeddings of {rows} of {steps}{same}: "
-        f"{tokens:,} tokens perturbed, {tokens / geometry.num_tokens:.4%}"
+        f"{tokens:,} tokens perturbed, {tokens / geometry.own_tokens:.4%}"
     )
 
 
@@ -223,7 +231,7 @@ def write_plan(plan: Plan, folder: Path, beside: Mapping[str, bytes] = {}) -> No
     with part_folder(folder) as part:
         for name, array in plan.spans._asdict().items():
             np.save(part / f"{name}.npy", array.astype(DTYPES[name], copy=False))
-        write_ledger(plan, part / "ledger.parquet")
+        write_ledger(plan, part / LEDGER)
         for name, content in beside.items():
             (part / name).write_bytes(content)
         (part / MANIFEST).write_text(json.dumps(plan.manifest, indent=1) + "\n")
@@ -260,22 +268,49 @@ def open_plan(folder: Path, base: Mapping[str, Any] | None = None) -> Plan:
 
 
 def verify_plan(plan: Plan, folder: Path) -> None:
-    """Raise PlanError, naming the array, unless every array is what the manifest says."""
+    """Raise PlanError, naming the file, unless every array is what the manifest says, and the ledger what they say."""
     for name, array in plan.spans._asdict().items():
         digest, expected = hashlib.sha256(_bytes(name, array)).hexdigest(), plan.manifest["arrays"][name]["sha256"]
         if digest != expected:
             raise PlanError(
                 f"{folder / name}.npy: sha256 {digest[:12]}... found, {expected[:12]}... expected; the plan was altered"
             )
+    if not _is_ledger(plan, folder / LEDGER):
+        raise PlanError(f"{folder / LEDGER}: missing, or not what the plan says; it was altered")
 
 
 def write_ledger(plan: Plan, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(ledger(plan), path, compression="zstd")
+
+
+def _is_ledger(plan: Plan, path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    expected = ledger(plan)
+    columns = [name for name in found.column_names if name in expected.column_names]  # older ones know of no kind
+    return (
+        bool(columns)
+        and found.num_rows == expected.num_rows
+        and all(
+            (a.cast(pa.string()) == b.cast(pa.string())) if pa.types.is_dictionary(b.type) else a == b
+            for a, b in ((found[name].combine_chunks(), expected[name].combine_chunks()) for name in columns)
+        )
+    )
+
+
+def ledger(plan: Plan) -> "pa.Table":
     """The exposure ledger: one row a copy, in training order; the join key of every analysis.
 
     kind: that of the experiment. A `watermark` has one row for each row of a batch that it perturbs, behind all copies:
     item is the row, repetition counts its steps, and the span of offset and length holds noise, not its tokens."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     spans, size = plan.spans, plan.geometry
     row, offset = np.divmod(spans.start, size.row_tokens)
@@ -296,7 +331,7 @@ def write_ledger(plan: Plan, path: Path) -> None:
         "kind": pa.DictionaryArray.from_arrays(kind, kinds),
         **{name: np.concatenate([part[name] for _, part in parts]) for name in columns},
     }
-    pq.write_table(pa.table(table), path, compression="zstd")
+    return pa.table(table)
 
 
 def _exposures(mark: Mark, size: Geometry) -> dict[str, NDArray[Any]]:

@@ -35,18 +35,21 @@ def want(name: str, config: Writer, items: Items, geometry: Geometry, seed: int,
     """Which copies an experiment wants, and which rows each may take; whole: steps that are replaced altogether."""
     match config.where:
         case Explicit():
+            _refuse_repetitions(name, items, "explicit")
             return _explicit(name, items, geometry)
         case WholeBatch(steps=steps):
+            _refuse_repetitions(name, items, "whole_batch")
             return _whole_batches(name, items, steps, geometry)
         case EveryN(steps=every, within=within):
-            return _every(name, items, every, _rows(name, within, "all", geometry), geometry)
+            _refuse_repetitions(name, items, "every")
+            return _every(items, every, _rows(name, within, "all", geometry), geometry)
         case None:
             nothing = np.zeros(0, np.int64)
             return Wanted(nothing, nothing, nothing, _all_rows(geometry), nothing, nothing, nothing)
         case Random() as where:
             span = _rows(name, where.within, where.epochs, geometry)
             item, repetition = _repeat(name, items, seed)
-            if where.min_gap_steps > 1:
+            if where.min_gap_steps:
                 open_ = np.setdiff1d(_steps_inside(span, geometry), np.array(whole, np.int64))
                 step = _spread(name, items, item, open_, where.min_gap_steps, seed)
                 return _in_steps(item, repetition, step, items, geometry)
@@ -158,9 +161,13 @@ def _in_steps(item: Ints, repetition: Ints, step: Ints, items: Items, geometry: 
     return Wanted(item, repetition, nowhere, _all_rows(geometry), step * size, count, items.lengths[item])
 
 
-def _every(name: str, items: Items, every: int, span: Intervals, geometry: Geometry) -> Wanted:
+def _refuse_repetitions(name: str, items: Items, kind: str) -> None:
+    """Where the places say how often, another number would have no effect."""
     if (items.repetitions != 1).any():
-        raise PlanError(f"insertions.experiments.{name}: `every` says how often: repetitions must be 1")
+        raise PlanError(f"insertions.experiments.{name}: `{kind}` says how often: repetitions must be 1")
+
+
+def _every(items: Items, every: int, span: Intervals, geometry: Geometry) -> Wanted:
     steps = _steps_inside(span, geometry)[::every]
     num = len(items.line)
     return _in_steps(

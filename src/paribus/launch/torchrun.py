@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,9 +36,8 @@ def train(directory: RunDir, config: RunConfig) -> int:
     experiment.hold(directory, config)
     given = launch.retries if launch.retries is not None else OLMO_CORE_RETRIES * (launch.engine == "olmo_core")
     own = config.insertions.environment if config.insertions else {}
-    code = with_retries(
-        directory, config, lambda: run(directory.path, launch, own), Retries(given, launch.retry_wait_s)
-    )
+    with experiment.variables(own):  # as the ranks' first instruction sees them, and no other run after this one
+        code = with_retries(directory, config, lambda: run(directory.path, launch), Retries(given, launch.retry_wait_s))
     if is_new and code == ParibusError.exit_code:
         experiment.forget(directory)
     return code
@@ -75,13 +74,13 @@ def free_port(first: int = FIRST_PORT) -> int:
     raise ConfigError(f"launch.engine: olmo_core: no port from {first} on is free; end what holds them")
 
 
-def run(run: Path, launch: LaunchConfig, environment: Mapping[str, str] | None = None) -> int:
+def run(run: Path, launch: LaunchConfig) -> int:
     """Do in this process what `command` does, and return the exit code of the first rank that failed.
 
     torchrun itself exits with 1 whatever a rank's code was, and under a traceback when a signal ended it. SIGINT and
-    SIGTERM go on to the ranks, which checkpoint; the code is then 128 + signal. environment: variables of the ranks."""
+    SIGTERM go on to the ranks, which checkpoint; the code is then 128 + signal."""
     given = launch.threads or int(os.environ.get("OMP_NUM_THREADS", num_cores())) // launch.num_processes
-    os.environ.update({**(environment or {}), **thread_limits(max(1, given))})
+    os.environ.update(thread_limits(max(1, given)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_TIMEOUT_S))
 
     from torch.distributed import DistNetworkError

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from paribus.errors import CheckpointError, ConfigError
 from paribus.models.config import Pretrained
-from paribus.rundir import RunDir, complete, folder_fingerprint, folder_of, named_fingerprint, step_of
+from paribus.rundir import (
+    RunDir,
+    complete,
+    folder_fingerprint,
+    folder_of,
+    listed_fingerprint,
+    named_fingerprint,
+    step_of,
+)
 
 if TYPE_CHECKING:
     from paribus.download import Download
@@ -36,6 +44,8 @@ class Origin(NamedTuple):
             return None
         if self.kind == "olmo":
             return named_fingerprint([self.folder / OLMO_CONFIG, *([olmo_model(self.folder)] if weights else [])])
+        if self.kind == "checkpoint" and self.is_fetched:  # some of it, and more once another run needs more
+            return listed_fingerprint(_listed(self.folder), weights=weights)
         return folder_fingerprint(self.folder, weights=weights)
 
     def optimizer_files(self) -> list[Path]:
@@ -154,10 +164,16 @@ def _downloaded(config: Pretrained, optimizer: bool) -> Origin:
 
 def _fetch_checkpoint(remote: "Download", optimizer: bool) -> None:
     """The files that a checkpoint's manifest lists; those of the optimizer where it is continued."""
-    listed = json.loads(remote.fetch("manifest.json").read_text())["files"]
-    for name in listed:
+    remote.fetch("manifest.json")
+    for name, digest in _listed(remote.folder).items():
         if optimizer or not name.startswith(("optimizer.", "distributed/")):
-            remote.fetch(name, listed[name]["sha256"])
+            remote.fetch(name, digest)
+
+
+def _listed(checkpoint: Path) -> dict[str, str]:
+    """The files of a checkpoint and their SHA-256, as its manifest has them."""
+    files = json.loads((checkpoint / "manifest.json").read_text())["files"]
+    return {name: facts["sha256"] for name, facts in files.items()}
 
 
 def _fetch_weights(remote: "Download") -> None:

@@ -247,6 +247,7 @@ def written(found: Sequence[Pair]) -> pl.DataFrame:
 
 def _written(pair: Pair) -> pl.DataFrame:
     ledger = pl.read_parquet(RunDir(pair.treated).insertions / "ledger.parquet")
+    ledger = ledger.filter(pl.col("kind") != "watermark")  # those rows hold noise: no token was written
     total = provenance(pair.treated)["data"]["total_tokens"]
     names = [pl.col(name).cast(pl.String) for name in ("experiment", "kind")]
     table = ledger.group_by(names, maintain_order=True).agg(

@@ -81,7 +81,8 @@ class Dependence(NamedTuple):
 def sort_runs(paths: Sequence[Path]) -> Runs:
     """Tell the runs of a sweep apart by `insertions.without` and their seeds; the first full run has the main seeds.
 
-    Raises RunError when there is no full run, or a run leaves out several experiments or has seeds of no full run."""
+    Raises RunError when there is no full run, or a run leaves out several experiments or has seeds of no full run,
+    or two differ in something else than that."""
     full: dict[str, Path] = {}
     left_out: dict[str, dict[str, Path]] = {}
     for path in paths:
@@ -90,7 +91,10 @@ def sort_runs(paths: Sequence[Path]) -> Runs:
         seeds = config.seeds.model_dump_json()
         if len(without) > 1 or config.insertions is None or config.insertions.control:
             raise RunError(f"{path}: leaves out {without or 'everything'}; one experiment, or none, is expected")
-        (left_out.setdefault(without[0], {}) if without else full)[seeds] = path
+        alike = left_out.setdefault(without[0], {}) if without else full
+        if seeds in alike:
+            raise RunError(f"{path} and {alike[seeds]}: have the same seeds and leave out the same; keep one of them")
+        alike[seeds] = path
     if not full:
         raise RunError("no run without `insertions.without`: the full run is missing")
     for name, found in left_out.items():

@@ -7,6 +7,7 @@ import altair as alt
 import polars as pl
 
 from paribus import audit
+from paribus.errors import RunError
 from paribus.evals.statistics import Interval
 from paribus.report import audits, collect
 from paribus.report import runs as run_tables
@@ -54,19 +55,33 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
         sections.append(Section("What it costs elsewhere", loss_blocks(pairs, losses)))
     for arm, paths in runs.items():
         if metrics := dependence.metrics_of(paths):
-            found = dependence.measure(dependence.sort_runs(paths), metrics)
-            sections.append(Section(f"Dependence ({arm.replace('_', ' ')})", dependence.blocks(found)))
+            sections.append(Section(f"Dependence ({arm.replace('_', ' ')})", dependence_blocks(paths, metrics)))
     directories = {path.name: path for pair in pairs for path in (pair.treated, pair.control)}
     return Report(title, subtitle, [*sections, *audits.sections(directories), *appendix(runs, command)])
+
+
+def dependence_blocks(paths: Sequence[Path], metrics: dependence.Metrics) -> list[Block]:
+    """The test, or what is missing for it: a sweep that is under way, or one of whose runs failed, has a report too."""
+    try:
+        return dependence.blocks(dependence.measure(dependence.sort_runs(paths), metrics))
+    except RunError as error:
+        return [f"Not tested: {error}."]
 
 
 def record_audits(pairs: Sequence[analysis.Pair]) -> None:
     """Audit every pair that was not audited yet: each run against its own log, the treated run against its control."""
     for pair in pairs:
-        if any(not collect.audit(path).verification for path in (pair.treated, pair.control)):
+        others = [found["other"] for found in collect.audit(pair.treated).against]
+        if not (all(map(_is_audited, (pair.treated, pair.control))) and pair.control.name in others):
             treated, control = RunDir(pair.treated), RunDir(pair.control)
             audit.record(control, audit.verify(control))
             audit.record(treated, audit.verify(treated), audit.compare(treated, control), control.path.name)
+
+
+def _is_audited(run: Path) -> bool:
+    """Whether its audit saw every step that it has taken."""
+    logged = RunDir(run).stream_path.stat().st_size // 8  # a hash of 8 bytes a step
+    return bool(collect.audit(run).verification.get("steps") == logged)
 
 
 def appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
