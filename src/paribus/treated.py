@@ -44,7 +44,8 @@ def inserted_stream(config: RunConfig, plan: "Plan", overlay: Overlay | None = N
 
 
 def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
-    """The plan of a run, compiled and written the first time. Raises PlanError when it was made for something else."""
+    """The plan of a run, compiled and written the first time. Raises PlanError when it was made for something else or
+    altered."""
     from paribus.insertions.build import prepare_plan
 
     return prepare_plan(directory.insertions, *_plan_inputs(config))
@@ -79,14 +80,11 @@ def written(directory: RunDir, config: RunConfig, num_steps: int) -> "Plan | Non
     """All that a run writes over the steps before `num_steps`: its plan, and the recorded segments of dynamic control.
 
     Every file is checked by its hash. Raises PlanError when one was altered, or a segment of these steps is missing."""
-    from paribus.insertions.plan import verify_plan
     from paribus.insertions.segments import Segments
 
     if not config.insertions:
         return None
-    plan = open_insertions(directory, config)
-    verify_plan(plan, directory.insertions)
-    return Segments(plan, directory.control).verified(num_steps)
+    return Segments(open_insertions(directory, config), directory.control).verified(num_steps)
 
 
 def treatment(directory: RunDir, config: RunConfig) -> "Treatment | None":
