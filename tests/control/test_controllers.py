@@ -125,6 +125,7 @@ def test_a_function_sees_too_little(ask):
         ("({'n': (1, 2)}, [])", "its state changes when it is written as JSON and read again"),
         ("({}, [b'x'])", "text 1 is bytes b'x', expected text"),
         ("({}, ['a', '\\ud800'])", "text 2 cannot be written as UTF-8"),
+        ("(_ for _ in ()).throw(ValueError(chr(10).join('ab')))", r"ValueError: a b \(.*:1\)$"),
         ("1 / 0", r"ZeroDivisionError: division by zero \(.*:1\)"),
     ],
 )
