@@ -85,6 +85,8 @@ def test_other_mistakes_of_a_file_pass(file, alphabet):
         read_items(Tokens(file=file({"tokens": [1], "n": "x"}), repetitions_key="n"), alphabet, 8)
     with pytest.raises(PlanError, match=r":1: field 'position': expected a whole number"):
         read_items(Tokens(file=file({"tokens": [1], "position": "x"}), where=Explicit()), alphabet, 8)
+    with pytest.raises(PlanError, match=r":1: field 'position': 10{25} is no coordinate"):
+        read_items(Tokens(file=file({"tokens": [1], "position": [3, 10**25]}), where=Explicit()), alphabet, 8)
     with pytest.raises(PlanError, match=r":1: expected a list of choices and the index of the right one"):
         read_items(Benchmark(file=file({"context": "w1", "choices": ["w2"], "gold": 1})), alphabet, 8)
     with pytest.raises(PlanError, match="has no end-of-text token"):
