@@ -89,6 +89,10 @@ def test_other_mistakes_of_a_file_pass(file, alphabet):
         read_items(Tokens(file=file({"tokens": [1], "position": [3, 10**25]}), where=Explicit()), alphabet, 8)
     with pytest.raises(PlanError, match=r":1: expected a list of choices and the index of the right one"):
         read_items(Benchmark(file=file({"context": "w1", "choices": ["w2"], "gold": 1})), alphabet, 8)
+    with pytest.raises(PlanError, match=r":1: '\\ud800' is half a character"):
+        read_items(Texts(file=file({"text": "w1 \ud800"})), alphabet, 8)
+    with pytest.raises(PlanError, match=r":1: '\\ud800' is half a character"):
+        read_items(Benchmark(file=file({"context": "w1", "choices": ["w2 \ud800"], "gold": 0})), alphabet, 8)
     with pytest.raises(PlanError, match="has no end-of-text token"):
         read_items(Texts(file=file({"text": "w1"})), alphabet._replace(eos=None), 8)
     with pytest.raises(PlanError, match="texts need a tokenizer"):

@@ -169,13 +169,23 @@ def _text(config: Texts | Benchmark, record: Mapping[str, Any], line: int) -> st
         text = _field(config, record, config.key, line)
         if not isinstance(text, str):
             raise PlanError(f"{config.file}:{line}: field {config.key!r}: expected text, found {type(text).__name__}")
-        return text
+        return _encodable(config, text, line)
     context, choices, gold = (_field(config, record, key, line) for key in ("context", "choices", "gold"))
     if not isinstance(choices, list) or not isinstance(gold, int) or not 0 <= gold < len(choices):
         raise PlanError(f"{config.file}:{line}: expected a list of choices and the index of the right one in `gold`")
     if "suffix" in record:  # WinoGrande: the option stands in the middle
-        return f"{context}{choices[gold]}{record['suffix']}"
-    return f"{context} {choices[gold]}"
+        return _encodable(config, f"{context}{choices[gold]}{record['suffix']}", line)
+    return _encodable(config, f"{context} {choices[gold]}", line)
+
+
+def _encodable(config: Texts | Benchmark, text: str, line: int) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PlanError(
+            f"{config.file}:{line}: {text[error.start]!a} is half a character: this text cannot be written as UTF-8"
+        ) from None
+    return text
 
 
 def _checked(ids: Sequence[int], where: str, alphabet: Alphabet, row_tokens: int) -> Sequence[int]:
