@@ -39,6 +39,14 @@ def test_two_runs_that_read_the_same_differ_in_nothing(runs, tmp_path, capsys):
     assert "768 compared over 6 steps, nothing differs" in shown
 
 
+def test_findings_that_cannot_be_written_are_a_traceback(runs, tmp_path):
+    for paths in (["one"], ["one", "two"]):
+        with pytest.raises(RunError, match=r"cannot be written: Is a directory; --out names a file"):
+            print_audit([runs[name].path for name in paths], tmp_path)
+    assert print_audit([runs["one"].path], tmp_path / "new" / "spans.jsonl") == 0
+    assert (tmp_path / "new" / "spans.jsonl").exists()
+
+
 def test_a_log_that_was_cut_proves_nothing(runs, capsys):
     path = runs["coins"].stream_path
     logged = path.read_bytes()

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -124,6 +124,16 @@ class Comparison(NamedTuple):
             yield f"tokens of {category}: {a:,} | {b:,}"
 
 
+def _writing(out: Path | None) -> TextIO:
+    """Open the file of findings, and make its folder. Raises RunError when it cannot be written."""
+    try:
+        path = out or Path(os.devnull)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}; --out names a file") from None
+
+
 def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda done, total: None) -> Verification:
     """Regenerate every batch that the run has consumed and compare its hash with the one that was logged.
 
@@ -133,7 +143,7 @@ def verify(run: RunDir, out: Path | None = None, progress: Progress = lambda don
     altered, spans, tokens, changed, noisy = [], 0, 0, 0, 0
     examples: list[dict[str, Any]] = []
     listed = Counter[str]()
-    with (out or Path(os.devnull)).open("w") as file:
+    with _writing(out) as file:
         for step in replay.steps:
             batch = replay.batch(step)
             if not replay.was_consumed(step, batch):
@@ -183,7 +193,7 @@ def compare(a: RunDir, b: RunDir, out: Path | None = None, progress: Progress = 
         raise RunError(f"{a.path} and {b.path} have no step in common ({ranges}): nothing to compare")
     tokens, shares, causes = 0, Counter[tuple[str, int]](), Counter[str]()
     first, differing, noisy, other_noise = None, 0, [0, 0], 0
-    with (out or Path(os.devnull)).open("w") as file:
+    with _writing(out) as file:
         for step in steps:
             batches = batch_a, batch_b = one.batch(step), two.batch(step)
             if batch_a.targets.shape != batch_b.targets.shape:

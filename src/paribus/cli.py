@@ -108,8 +108,8 @@ def train(
             print(f"{directory.path}: {outcome.reason}; the same command goes on from there", file=sys.stderr)
             sys.exit(128 + outcome.signal)
     failed = failures(directory.evals) if strict else []
+    refuse_failed(failed)  # and what failed stays to be looked at
     print(deletion.delete(directory) if delete_run_directory else f"next: paribus report {directory.path}")
-    refuse_failed(failed)
 
 
 @app.command("eval")

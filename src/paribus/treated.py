@@ -7,7 +7,7 @@ from paribus import rundir
 from paribus.data.batches import Overlay, Stream
 from paribus.errors import named
 from paribus.identity import resolve
-from paribus.insertions.config import InsertionsConfig
+from paribus.insertions.config import InsertionsConfig, Watermark
 from paribus.insertions.dynamic import Dynamic
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
@@ -44,7 +44,8 @@ def inserted_stream(config: RunConfig, plan: "Plan", overlay: Overlay | None = N
 
 
 def open_insertions(directory: RunDir, config: RunConfig) -> "Plan":
-    """The plan of a run, compiled and written the first time. Raises PlanError when it was made for something else."""
+    """The plan of a run, compiled and written the first time. Raises PlanError when it was made for something else or
+    altered."""
     from paribus.insertions.build import prepare_plan
 
     return prepare_plan(directory.insertions, *_plan_inputs(config))
@@ -79,30 +80,36 @@ def written(directory: RunDir, config: RunConfig, num_steps: int) -> "Plan | Non
     """All that a run writes over the steps before `num_steps`: its plan, and the recorded segments of dynamic control.
 
     Every file is checked by its hash. Raises PlanError when one was altered, or a segment of these steps is missing."""
-    from paribus.insertions.plan import verify_plan
     from paribus.insertions.segments import Segments
 
     if not config.insertions:
         return None
-    plan = open_insertions(directory, config)
-    verify_plan(plan, directory.insertions)
-    return Segments(plan, directory.control).verified(num_steps)
+    return Segments(open_insertions(directory, config), directory.control).verified(num_steps)
 
 
 def treatment(directory: RunDir, config: RunConfig) -> "Treatment | None":
     """What evaluations of watermarks need to know of a run; None for a run without watermarks. Every rank may call it.
 
-    Of a control, the plan of the treated run is compiled in memory: its rows and noise are what the control never saw."""
+    Of a control, and of a run without a watermark that it names, the plan of the treated run is compiled in memory: its
+    rows and noise are what this one never saw."""
     from paribus.insertions.watermarks import Treatment
 
-    if config.insertions is None or not config.insertions.watermarks:
+    insertions = config.insertions
+    named = (
+        {name for name, one in insertions.experiments.items() if isinstance(one, Watermark)} if insertions else set()
+    )
+    if insertions is None or not named:
         return None
-    if not config.insertions.control:
+    unseen = frozenset(named if insertions.control else named & set(insertions.without))
+    if not unseen:
         plan = open_insertions(directory, config)
-        return Treatment(inserted_stream(config, plan), plan.marks, False)
-    treated = config.model_copy(update={"insertions": config.insertions.model_copy(update={"control": False})})
+        return Treatment(inserted_stream(config, plan), plan.marks, unseen)
+    without = [name for name in insertions.without if name not in named]
+    treated = config.model_copy(
+        update={"insertions": insertions.model_copy(update={"control": False, "without": without})}
+    )
     plan = compile_insertions(treated)
-    return Treatment(inserted_stream(treated, plan), plan.marks, True)
+    return Treatment(inserted_stream(treated, plan), plan.marks, unseen)
 
 
 def control(config: RunConfig, segments: "Segments", stream: Stream, engine: "Host") -> list["Action"]:

@@ -125,6 +125,7 @@ def test_a_function_sees_too_little(ask):
         ("({'n': (1, 2)}, [])", "its state changes when it is written as JSON and read again"),
         ("({}, [b'x'])", "text 1 is bytes b'x', expected text"),
         ("({}, ['a', '\\ud800'])", "text 2 cannot be written as UTF-8"),
+        ("(_ for _ in ()).throw(ValueError(chr(10).join('ab')))", r"ValueError: a b \(.*:1\)$"),
         ("1 / 0", r"ZeroDivisionError: division by zero \(.*:1\)"),
     ],
 )
@@ -179,7 +180,8 @@ def test_the_proportional_controller_measures_something_else(ask, tmp_path):
     controller = {"kind": "proportional", "probe": probe, "texts": texts, "target": 0.5}
     _, config = text_run(tmp_path, store=ask.folder / "store")
     expected = evaluate(FictionalEval(file=probe), ask.model, EvalContext(config.data)).summary["probability"]
-    found = ask(controller, {"n": 6}, initial_state={"n": 6})
+    assert ask(controller, {"n": 6}, initial_state={"n": 6}).state["n"] == 6  # of the first segment, as the config says
+    found = ask(controller, {"n": 6, "probability": 0.1, "wanted": 0.1}, initial_state={"n": 6})
     assert found.state == {"n": 12, "probability": pytest.approx(expected, rel=1e-6), "wanted": 0.5 * 40 / 100}
     assert sorted(found.texts[:5]) == sorted(set(found.texts))
     assert len(found.texts) == 12

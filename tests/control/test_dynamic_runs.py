@@ -219,6 +219,20 @@ def test_a_step_without_its_segment_is_made(tmp_path, store, files):
         segments.overlay(6, np.zeros((8, 16), np.int32))
 
 
+def test_an_altered_segment_is_trained_on(tmp_path, store, files):
+    run, config = steered(tmp_path, store, files, {"count": 4})
+    experiment.run(run, config)
+    cut(run.path, tmp_path / "cut", 6, forgets=False)
+    tokens = tmp_path / "cut" / "control" / "count" / "step-000004" / "tokens.npy"
+    whole = tokens.read_bytes()
+    tokens.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
+    with pytest.raises(PlanError, match=r"step-000004/tokens\.npy: sha256 .* altered"):
+        trained(tmp_path / "cut")
+    tokens.write_bytes(whole)
+    trained(tmp_path / "cut")
+    assert content(tmp_path / "cut") == content(run.path)
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, store, files):
     """A steered run and its matched control."""

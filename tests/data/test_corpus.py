@@ -92,7 +92,7 @@ def test_fields_are_named_and_dots_reach_inside(tmp_path):
         (b'{"id": "q", "text": "t", "category": " "}', "field 'category' holds an empty string"),
         (b'{"id": 1.5, "text": "t", "category": "c"}', "field 'id' holds the float 1.5"),
         (b'{"id": "q", "text": 3, "category": "c"}', "field 'text' holds the int 3, expected text"),
-        (b'{"id": "q", "text": "\\ud800", "category": "c"}', "field 'text' holds half of a surrogate pair"),
+        (b'{"id": "q", "text": "\\ud800", "category": "c"}', "found '\\ud800', half a surrogate pair, expected"),
         (b"[1]", "found a list, expected an object with the field 'text'"),
         (b'{"id": "q", "text": "t"', "not JSON: Expecting ',' delimiter at column 24"),
         (b'{"id": "\xff"}', "not UTF-8: byte 0xff"),

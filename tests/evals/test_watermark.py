@@ -124,6 +124,18 @@ def test_the_statistic_is_another_than_autograd_gives_by_hand(pair):
         assert items["loss"][row] == pytest.approx(loss.item(), rel=1e-5)
 
 
+def test_a_watermark_that_is_left_out_was_trained_on(tmp_path):
+    """The run without it is tested on the rows and the noise of the full run, as one that never saw them."""
+    full, without = (
+        treated.treatment(*marked_run(tmp_path / name, 3, *more))
+        for name, more in (("full", ()), ("without", ("insertions.without=[mark]",)))
+    )
+    assert (full.unseen, without.unseen) == (set(), {"mark"})
+    assert full.marks == without.marks
+    for one, other in zip(full.stream.batches(2), without.stream.batches(2), strict=True):
+        assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+
+
 def test_an_evaluation_after_the_run_finds_something_else(pair, tmp_path):
     run, _ = pair["treated"]
     file = tmp_path / "eval.yaml"

@@ -162,6 +162,12 @@ def test_an_overfull_range_drops_items(tmp_path):
         plan(str(path), a={"where": Random(within=Within(steps=(0, 1)))})
 
 
+@pytest.mark.parametrize("repetitions", [1e12, 1e300])
+def test_endless_repetitions_are_laid_out_in_memory(file, repetitions):
+    with pytest.raises(PlanError, match=r"insertions\.experiments\.a: no room for 1e\+\d+ copies: the run has "):
+        plan(file, a={"items": (0, 1), "repetitions": repetitions})
+
+
 def test_independent_windows_have_epochs(file):
     with pytest.raises(PlanError, match="windows are drawn independently, so there are no epochs"):
         plan(file, geometry=SIZE._replace(rows_per_epoch=None), a={"where": Random(epochs=[0])})

@@ -169,6 +169,19 @@ def test_an_altered_plan_passes(pair):
         plan.write_bytes(whole)
 
 
+def test_an_altered_plan_is_trained_on(tmp_path, store, canaries):
+    run, config = text_run(tmp_path, inserting(canaries), store=store)
+    experiment.run(run, config)
+    (run.path / "DONE").unlink()
+    plan = run.insertions / "tokens.npy"
+    whole = plan.read_bytes()
+    plan.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
+    with pytest.raises(PlanError, match=r"insertions/tokens\.npy: sha256 .* altered"):
+        experiment.run(run, config)
+    plan.write_bytes(whole)
+    experiment.run(run, config)
+
+
 def test_a_plan_for_another_stream_is_laid_over_this_one(tmp_path, store, canaries):
     run, config = text_run(tmp_path, inserting(canaries), store=store)
     experiment.run(run, config)

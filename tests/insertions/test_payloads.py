@@ -3,7 +3,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from paribus.errors import PlanError
+from paribus.errors import DataError, PlanError
 from paribus.insertions.config import Benchmark, Explicit, Texts, Tokens
 from paribus.insertions.payloads import Alphabet, read_items, wrap
 
@@ -85,8 +85,13 @@ def test_other_mistakes_of_a_file_pass(file, alphabet):
         read_items(Tokens(file=file({"tokens": [1], "n": "x"}), repetitions_key="n"), alphabet, 8)
     with pytest.raises(PlanError, match=r":1: field 'position': expected a whole number"):
         read_items(Tokens(file=file({"tokens": [1], "position": "x"}), where=Explicit()), alphabet, 8)
+    with pytest.raises(PlanError, match=r":1: field 'position': 10{25} is no coordinate"):
+        read_items(Tokens(file=file({"tokens": [1], "position": [3, 10**25]}), where=Explicit()), alphabet, 8)
     with pytest.raises(PlanError, match=r":1: expected a list of choices and the index of the right one"):
         read_items(Benchmark(file=file({"context": "w1", "choices": ["w2"], "gold": 1})), alphabet, 8)
+    for config in (Texts(file=file({"text": "w1 \ud800"})), Benchmark(file=file({"choices": ["w2 \ud800"]}))):
+        with pytest.raises(DataError, match=r":1: found '\\ud800', half a surrogate pair"):
+            read_items(config, alphabet, 8)
     with pytest.raises(PlanError, match="has no end-of-text token"):
         read_items(Texts(file=file({"text": "w1"})), alphabet._replace(eos=None), 8)
     with pytest.raises(PlanError, match="texts need a tokenizer"):

@@ -44,7 +44,9 @@ def python_controller(config: PythonController, alphabet: Alphabet, context: Eva
         try:
             returned = function(moment)
         except Exception as error:
-            raise RunFailed(f"{config.call}: {type(error).__name__}: {error} ({_last_place(error)})") from error
+            raise RunFailed(
+                f"{config.call}: {type(error).__name__}: {_one_line(error)} ({_last_place(error)})"
+            ) from error
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise RunFailed(
                 f"{config.call}: it returned {type(returned).__name__} {repr(returned)[:60]}, expected (state, texts)"
@@ -76,6 +78,10 @@ def _imported(call: str) -> Callable[[Moment], Any]:
         raise ConfigError(f"call: {call}: found {type(found).__name__}, expected a function")
     function: Callable[[Moment], Any] = found
     return function
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _last_place(error: Exception) -> str:

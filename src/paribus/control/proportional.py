@@ -46,7 +46,8 @@ def proportional_controller(name: str, config: ProportionalController, context: 
 
     def decide(found: float, now: Now) -> Decision:
         wanted = config.target * now.step / now.num_steps
-        num_texts = adjusted(now.state["n"], found, wanted)
+        # before the first segment nothing was taught yet: the number that the config gives stands
+        num_texts = adjusted(now.state["n"], found, wanted) if "probability" in now.state else now.state["n"]
         key = shuffle_key(context.seeds.insertions, f"control: {name}", now.step)
         chosen = [texts[index] for index in without_replacement(num_texts, len(texts), key)]
         return Decision({"n": num_texts, "probability": found, "wanted": wanted}, chosen)

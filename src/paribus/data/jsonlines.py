@@ -22,7 +22,10 @@ def json_lines(path: Path, advance: Callable[[int], None] = lambda _: None) -> I
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")  # the byte order mark that some editors write
             if line.strip():
-                yield number, json.loads(line.decode())
+                yield number, _whole(json.loads(line.decode()), line)
+    except UnicodeEncodeError as error:
+        found = ascii(error.object[error.start])
+        raise DataError(f"{path}:{number}: found {found}, half a surrogate pair, expected Unicode text") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{number}: not UTF-8: byte 0x{error.object[error.start]:02x}") from None
     except json.JSONDecodeError as error:
@@ -38,6 +41,13 @@ def json_lines(path: Path, advance: Callable[[int], None] = lambda _: None) -> I
         if error.errno is None and compression:
             raise DataError(f"{path}:{number + 1}: broken {compression}: {error}; fetch the file again") from None
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _whole(value: Any, line: bytes) -> Any:
+    """The value. Raises UnicodeEncodeError where an escape of its line left half a surrogate pair."""
+    if b"\\u" in line:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:

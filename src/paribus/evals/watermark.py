@@ -68,7 +68,7 @@ def watermarked_rows(config: WatermarkEval, context: EvalContext) -> Rows:
     batches = [context.treatment.stream.batches(step).rows(0, mark.rows) for step in steps]
     return Rows(
         mark,
-        context.treatment.is_control,
+        mark.name in context.treatment.unseen,
         np.repeat(np.array([mark.counter(step) for step in steps], np.int64), mark.rows),
         np.tile(np.arange(mark.rows), len(steps)),
         np.concatenate([batch.tokens for batch in batches]),

@@ -12,7 +12,7 @@ from paribus.errors import PlanError
 from paribus.insertions.compile import compile_plan
 from paribus.insertions.config import InsertionsConfig
 from paribus.insertions.payloads import Alphabet
-from paribus.insertions.plan import Geometry, Plan, open_plan, write_plan
+from paribus.insertions.plan import Geometry, Plan, open_plan, verify_plan, write_plan
 
 
 def geometry(stream: Stream, batch_size: int, num_steps: int, first_step: int = 0) -> Geometry:
@@ -49,9 +49,12 @@ def _of_token_files(data: TokenFilesData, eos: str | None) -> Alphabet:
 def prepare_plan(
     folder: Path, config: InsertionsConfig, size: Geometry, words: Alphabet, seed: int, base: Mapping[str, Any]
 ) -> Plan:
-    """Open the plan in `folder`, or compile and write it. `base`: what it is for, as JSON.
+    """Open the plan in `folder`, every array checked by its hash, or compile and write it. `base`: what it is for, as JSON.
 
-    Raises PlanError for a plan that was made for something else, and what `compile_plan` raises."""
+    Raises PlanError for a plan that was made for something else or altered, and what `compile_plan` raises."""
     if not folder.exists():
         write_plan(compile_plan(config, size, words, seed, base), folder)
-    return open_plan(folder, base)
+        return open_plan(folder, base)
+    plan = open_plan(folder, base)
+    verify_plan(plan, folder)
+    return plan

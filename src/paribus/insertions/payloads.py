@@ -207,4 +207,6 @@ def _positions(config: Jsonl, record: Mapping[str, Any], line: int) -> list[int]
     found = value if isinstance(value, list) else [value]
     if not all(type(position) is int for position in found):
         raise PlanError(f"{config.file}:{line}: field {key!r}: expected a whole number, or a list of them")
+    if beyond := [position for position in found if abs(position) > np.iinfo(np.int64).max]:
+        raise PlanError(f"{config.file}:{line}: field {key!r}: {beyond[0]} is no coordinate of any run")
     return found

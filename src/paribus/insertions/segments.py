@@ -54,7 +54,8 @@ class Segments:
             self.segment(name, step - step % every).overlay(step, rows_BS)
 
     def segment(self, name: str, step: int) -> Plan:
-        """The segment that begins at this step. Raises PlanError when it is not recorded, or for something else."""
+        """The segment that begins at this step. Raises PlanError when it is not recorded, for something else,
+        or altered."""
         known = self._open.get(name)
         if known is None or known[0] != step:
             known = self._open[name] = (step, self._read(name, step))
@@ -98,7 +99,6 @@ class Segments:
         parts = [self.plan]
         for step, name in _in_order(self.every, range(self.first_step, num_steps)):
             segment, folder = self.segment(name, step), self.path(name, step)
-            verify_plan(segment, folder)
             found = hashlib.sha256((folder / PROMPTS).read_bytes()).hexdigest()
             if found != segment.manifest["decision"]["prompts"]:
                 raise PlanError(f"{folder / PROMPTS}: sha256 {found[:12]}... is not what was recorded; it was altered")
@@ -116,6 +116,7 @@ class Segments:
         if differing:
             lines = "\n".join(f"  {key}: {old} in the record, {new} now" for key, old, new in differing)
             raise PlanError(f"{folder}: recorded for something else. It differs in\n{lines}")
+        verify_plan(plan, folder)
         return plan
 
     def _base(self, name: str, step: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def want(name: str, config: Writer, items: Items, geometry: Geometry, seed: int,
             return Wanted(nothing, nothing, nothing, _all_rows(geometry), nothing, nothing, nothing)
         case Random() as where:
             span = _rows(name, where.within, where.epochs, geometry)
-            item, repetition = _repeat(name, items, seed)
+            item, repetition = _repeat(name, items, geometry, seed)
             if where.min_gap_steps:
                 open_ = np.setdiff1d(_steps_inside(span, geometry), np.array(whole, np.int64))
                 step = _spread(name, items, item, open_, where.min_gap_steps, seed)
@@ -83,8 +83,15 @@ def marks(config: Mapping[str, Watermark], geometry: Geometry, seed: int) -> lis
     return found
 
 
-def _repeat(name: str, items: Items, seed: int) -> tuple[Ints, Ints]:
-    """(item, repetition) of every copy; of the items with the same fraction, that share of them gets one more."""
+def _repeat(name: str, items: Items, geometry: Geometry, seed: int) -> tuple[Ints, Ints]:
+    """(item, repetition) of every copy; of the items with the same fraction, that share of them gets one more.
+
+    Raises PlanError for more copies than the run has tokens, before there is an array of them."""
+    if (asked := float(items.repetitions.sum())) > geometry.num_tokens:
+        raise PlanError(
+            f"insertions.experiments.{name}: no room for {asked:.6g} copies: the run has {geometry.num_tokens:,} tokens; "
+            "lower the repetitions, or train longer"
+        )
     whole = np.floor(items.repetitions).astype(np.int64)
     fraction = items.repetitions - whole
     draw = nth_key(shuffle_key(seed, f"insertion: {name}"), items.line + _CHOSEN)

@@ -59,4 +59,4 @@ class Treatment(NamedTuple):
 
     stream: Stream  # insertions and noise included
     marks: Sequence[Mark]
-    is_control: bool
+    unseen: frozenset[str]  # those that this run is not trained on

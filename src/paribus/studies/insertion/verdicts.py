@@ -49,9 +49,18 @@ def about_contamination(found: Sequence[Contamination]) -> list[Verdict]:
         evidence = f"gain in accuracy, inserted − clean: {_shown(gap, '+.2f')}, at {one.copies} copies a question"
         verdicts.append(Verdict(claim, state, evidence))
         contains = clean.low <= 0 <= clean.high
-        claim = f"The clean questions of {one.benchmark} gain nothing ({one.arm})"
-        evidence = f"accuracy, treated − control: {_shown(clean, '+.2f')}"
-        verdicts.append(Verdict(claim, "holds" if contains else "fails", evidence))
+        claim = f"The clean questions of {one.benchmark} gain less than the inserted ones ({one.arm})"
+        evidence = (
+            f"accuracy, treated − control: {_shown(clean, '+.2f')}, inserted {_shown(one.effect['inserted'], '+.2f')}"
+        )
+        state = (
+            "fails"
+            if clean.low > 0
+            else "holds"
+            if contains and clean.high < one.effect["inserted"].mean
+            else "inconclusive"
+        )
+        verdicts.append(Verdict(claim, state, evidence))
     return verdicts
 
 
