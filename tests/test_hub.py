@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.hub_server import TOKEN, hub
 from paribus import experiment
 from paribus.errors import CheckpointError, ConfigError, RemoteError
-from paribus.hub import push_model
+from paribus.hub import as_hf, push_model
 from paribus.rundir import RunDir
 from paribus.train.checkpoint import load_model
 from tiny_runs import text_run
@@ -38,6 +38,19 @@ def repositories(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         yield kept
+
+
+def test_a_view_of_a_checkpoint_holds_another_model_or_stays(run: RunDir) -> None:
+    expected = load_model(run.checkpoints / "step-000004").state_dict()
+    with as_hf(run.path, step=4) as view:
+        found = AutoModelForCausalLM.from_pretrained(view).state_dict()
+        assert AutoTokenizer.from_pretrained(view).decode([5]) != ""
+        with as_hf(view) as again:  # and of what save_pretrained wrote
+            assert (again / "model.safetensors").read_bytes() == (view / "model.safetensors").read_bytes()
+    assert not view.exists()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    with pytest.raises(CheckpointError, match="no checkpoint of step 5"), as_hf(run.path, step=5):
+        pass
 
 
 def test_another_model_is_uploaded(run: RunDir, repositories: Files, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
-"""A checkpoint of a run as a model of the Hugging Face hub: weights, tokenizer, and a card that says where it came from."""
+"""A checkpoint as others read it: a temporary Hugging Face folder, or a model of the hub with a card of its origin."""
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -9,7 +12,8 @@ import yaml
 from paribus.data.stream import tokenizer_of
 from paribus.errors import ConfigError, RemoteError
 from paribus.experiment import load
-from paribus.models.origin import checkpoint_of
+from paribus.models.config import Pretrained
+from paribus.models.origin import checkpoint_of, locate
 from paribus.rundir import WHERE_AND_HOW, RunDir, step_of
 
 PREFIX = "hf://"
@@ -27,25 +31,42 @@ class Pushed(NamedTuple):
         return f"{self.url}: step {self.step:,} of the run"
 
 
+@contextmanager
+def as_hf(path: Path, step: int | None = None) -> Iterator[Path]:
+    """A temporary Hugging Face folder of any checkpoint on this machine; it is gone after the block.
+
+    path: a run directory (step: as in `push_model`; with the tokenizer of its data), one of its checkpoints, OLMo's
+    step<N>-unsharded, or what `save_pretrained` wrote. Raises ConfigError or CheckpointError for anything else."""
+    from paribus.models.olmo import read_model
+    from paribus.models.view import hf_view, whole_state
+    from paribus.train.checkpoint import load_model
+    from paribus.train.weights import load_weights
+
+    origin = locate(Pretrained(path=str(path.absolute()), step=step))
+    assert origin.folder is not None
+    read = {"olmo": read_model, "checkpoint": load_model, "folder": load_weights}[origin.kind]
+    run = RunDir(path)
+    is_run = origin.kind == "checkpoint" and run.config_path.is_file()  # OLMo's folders hold a config.yaml too
+    tokenizer, start_token_id = tokenizer_of(load(run).data) if is_run else (None, None)
+    model = read(origin.folder)
+    with hf_view(model, whole_state(model), tokenizer, start_token_id) as view:
+        yield view
+
+
 def push_model(run: RunDir, url: str, *, step: int | None = None, private: bool = False) -> Pushed:
     """Upload the Hugging Face form of a checkpoint to hf://USER/NAME as one commit; the repository is made where it is not.
 
     step: None takes the final checkpoint of a run that is done. Raises ConfigError for another address, CheckpointError
     for a step without a checkpoint, RemoteError without a token, or when the hub cannot be reached or refuses."""
     repository = _repository(url)
-    config = load(run)
     folder = checkpoint_of(run, step, "--step")
     _refuse_without_token(url)
     from huggingface_hub import HfApi
 
-    from paribus.models.view import hf_view, whole_state
-    from paribus.train.checkpoint import load_model
-
-    number, model = step_of(folder), load_model(folder)
-    tokenizer, start_token_id = tokenizer_of(config.data)
+    number = step_of(folder)
     known = json.loads(run.provenance_path.read_text())
     message = f"Step {number} of {run.path.name}"
-    with hf_view(model, whole_state(model), tokenizer, start_token_id) as view:
+    with as_hf(run.path, number) as view:
         (view / "README.md").write_text(card(run.path.name, number, known))
         try:
             api = HfApi()

@@ -16,10 +16,10 @@ from models.olmo_reference import OLMO1, OLMO2, encoded, logits, random_weights,
 from paribus import experiment
 from paribus.data.stream import build_stream
 from paribus.errors import ConfigError, ParibusError
+from paribus.hub import as_hf
 from paribus.models import olmo
 from paribus.models.config import Pretrained
 from paribus.models.hf import build_model
-from paribus.models.view import hf_view, whole_state
 from tiny_runs import token_run
 
 
@@ -46,8 +46,7 @@ def test_a_converted_model_computes_something_else(tmp_path: Path, config: dict[
 def test_a_tensor_changes_from_native_to_hugging_face_and_back(tmp_path: Path, config: dict[str, Any]) -> None:
     weights = random_weights(config)
     folder = write(tmp_path / "step7-unsharded", config, weights, "safetensors")
-    model = olmo.read_model(folder)
-    with hf_view(model, whole_state(model), None, None) as view:
+    with as_hf(folder) as view:
         again = build_model(Pretrained(path=str(view)), vocab_size=40, window=16, seed=0)
     olmo.write_native(again, tmp_path / "back" / "step7-unsharded")
     names = [folder / "model.safetensors", tmp_path / "back" / "step7-unsharded" / "model.safetensors"]
