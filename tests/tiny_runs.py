@@ -1,6 +1,7 @@
 """Runs that take a second: coins, token files, and text of three categories in a store of a few kilobytes."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -124,7 +125,7 @@ def text_store(path, seed=0):
 
 def _resolved(mapping, folder, overrides):
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "asked.yaml"
+    path = folder / f"asked-{os.getpid()}.yaml"  # every rank of a test makes the run for itself
     path.write_text(json.dumps(mapping))
     config = configs.load(path, RunConfig, list(overrides))
     path.unlink()
