@@ -13,7 +13,7 @@ from paribus.data.store import open_store
 from paribus.errors import ConfigError, RunError, RunFailed
 from paribus.evals.build import EvalContext, build_evaluation, evaluate
 from paribus.evals.config import ScriptEval
-from paribus.evals.script import arguments
+from paribus.script import arguments
 from tiny_runs import coins_run, token_run
 
 HEAD = """

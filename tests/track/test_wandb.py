@@ -81,16 +81,20 @@ def test_a_mirror_that_dies_is_one_warning_in_the_middle_of_the_run(run, caplog)
     assert "mirror.log" in record.getMessage()
 
 
+def read_records(file):
+    """What an offline run hands to the service, as W&B's own program reads it."""
+    wandb = Path(sys.executable).parent / "wandb"
+    command = [wandb, "leet", "inspect", "--json", file]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in shown.splitlines()]
+
+
 def test_the_config_the_names_and_the_run_id_arrive(run):
     mirrors = build_trackers(OFFLINE, run, "k4", CONFIG)
     mirrors.log(10, {"loss": 1.0})
     mirrors.close()
     [file] = run.path.glob("wandb/offline-run-*/*.wandb")
-    wandb = Path(sys.executable).parent / "wandb"
-    shown = subprocess.run(
-        [wandb, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
-    ).stdout
-    records = [json.loads(line) for line in shown.splitlines()]
+    records = read_records(file)
     [facts] = [record["run"] for record in records if record["type"] == "run"]
     assert (facts["run_id"], facts["project"], facts["run_group"], facts["display_name"]) == (
         "1a2b3c4d",
@@ -111,11 +115,7 @@ def test_another_runs_id_and_the_step_of_the_checkpoint_are_lost(run):
     mirrors.log(50, {"loss": 1.0})
     mirrors.close()
     [file] = run.path.glob("wandb/offline-run-*-older/*.wandb")
-    wandb = Path(sys.executable).parent / "wandb"
-    shown = subprocess.run(
-        [wandb, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
-    ).stdout
-    [facts] = [line["run"] for line in map(json.loads, shown.splitlines()) if line["type"] == "run"]
+    [facts] = [record["run"] for record in read_records(file) if record["type"] == "run"]
     assert (facts["run_id"], facts["display_name"]) == ("older", "k4-step=40")
 
 

@@ -88,8 +88,8 @@ class _Act(NamedTuple):
     def _decide(self, step: int, seen: Any) -> str:
         """Ask, place and write: empty, or one line that says what went wrong. Other ranks wait for an answer in any case."""
         name, config, segments = self.experiment.name, self.experiment.config, self.segments
-        now = Now(step, segments.plan.geometry.num_steps, segments.state(name, step))
         try:
+            now = Now(step, segments.plan.geometry.num_steps, segments.state(name, step))
             decision = self.controller.decide(seen, now)
             seed, by = self.context.seeds.insertions, self.experiment.content
             segments.record(name, step, decision, self.alphabet, seed, add_eos=config.add_eos, by=by)

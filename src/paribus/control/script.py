@@ -11,11 +11,11 @@ import yaml
 from paribus.control.controller import Controller, Now, Weights, checked, gathered
 from paribus.data.jsonlines import json_lines
 from paribus.errors import DataError, RunFailed
-from paribus.evals.script import arguments, executable, execute
 from paribus.insertions.dynamic import ScriptController
 from paribus.insertions.payloads import Alphabet
 from paribus.insertions.segments import Decision
 from paribus.models.view import hf_view
+from paribus.script import arguments, executable, execute
 
 
 def script_controller(config: ScriptController, alphabet: Alphabet) -> Controller:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from paribus.config import Count, Fraction, PositiveCount, PositiveFloat, Section
+from paribus.script import Arguments, refuse_own
 
 
 class _Scheduled(Section):
@@ -184,24 +185,19 @@ class WatermarkEval(_Scheduled):
 
 # --- anything else -----------------------------------------------------------------------------------------------------
 
-Argument = str | int | float | bool
-
 
 class ScriptEval(_Scheduled):
     """A script of your own: called with `--model FOLDER --results-yaml FILE`, writes metric -> number into FILE."""
 
     kind: Literal["script"] = "script"
     script: str = Field(description="a .py file, run by this Python, or any executable")
-    args: dict[str, Argument | list[Argument]] = Field(
-        {}, description="name -> value, as --name value; a list as --name a b; true as --name; false is left out"
-    )
+    args: Arguments = {}
     timeout_s: PositiveFloat | None = None
     strict: bool = Field(False, description="a failure ends the run; otherwise the metric `failed` is 1")
 
     @model_validator(mode="after")
     def _our_own_arguments(self) -> "ScriptEval":
-        if taken := {"model", "results-yaml"} & set(self.args):
-            raise ValueError(f"args: {', '.join(sorted(taken))}: given by paribus; remove it")
+        refuse_own(self.args, ("model", "results-yaml"))
         return self
 
 

@@ -1,11 +1,8 @@
 """Any script as an evaluation: `SCRIPT --model FOLDER --results-yaml FILE ARGS`, which writes metric -> number."""
 
 import math
-import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,20 +11,19 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from paribus.data.stream import tokenizer_of
-from paribus.errors import ConfigError, RunFailed
-from paribus.evals.config import Argument, ScriptEval, input_files
+from paribus.errors import RunFailed
+from paribus.evals.config import ScriptEval, input_files
 from paribus.evals.results import EvalResult
 from paribus.evals.scoring import EvalContext
 from paribus.evals.texts import frame
 from paribus.models.view import hf_view, whole_state
+from paribus.script import arguments, executable, execute
 from paribus.yaml12 import typed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 T = TypeVar("T")
-# What torchrun tells its workers: a script that saw it would wait for ranks that never come.
-_OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
 
 
 class Command(NamedTuple):
@@ -41,16 +37,6 @@ class Command(NamedTuple):
 def command(config: ScriptEval, context: EvalContext) -> Command:
     """Raises ConfigError when the script is missing or cannot be executed."""
     return Command(executable(config.script), *tokenizer_of(context.data))
-
-
-def executable(script: str) -> list[str]:
-    """What runs a script. Raises ConfigError when it is missing or cannot be executed."""
-    path = Path(script)
-    if not path.is_file():
-        raise ConfigError(f"script: {path}: no such file")
-    if path.suffix != ".py" and not os.access(path, os.X_OK):
-        raise ConfigError(f"script: {path}: neither a .py file nor executable; `chmod +x` it")
-    return [sys.executable, str(path)] if path.suffix == ".py" else [str(path.absolute())]
 
 
 def script(config: ScriptEval, model: nn.Module, called: Command, context: EvalContext) -> EvalResult:
@@ -92,33 +78,6 @@ def run(config: ScriptEval, called: Command, folder: Path) -> dict[str, float] |
             return f"{config.script}: exit code 0, but {error}; {last_words}"
 
 
-def execute(script: str, line: list[str], timeout_s: float | None) -> str:
-    """Run a script to its end, as a program of its own that knows of no ranks; what stood last on its stderr, in words.
-
-    Raises RunFailed, in one line, when it exits with another code than 0, is not done in time, or cannot be run."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(_OF_RANKS)}
-    try:
-        ended = subprocess.run(line, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"{script}: not done after {timeout_s:g} s; {_last_line(error.stderr)}") from None
-    except OSError as error:
-        raise RunFailed(f"{script}: cannot be run: {error.strerror or error}") from None
-    if ended.returncode:
-        raise RunFailed(f"{script}: exit code {ended.returncode}; {_last_line(ended.stderr)}")
-    return _last_line(ended.stderr)
-
-
-def arguments(args: Mapping[str, Argument | list[Argument]]) -> list[str]:
-    """The mapping of arguments as words of a command line."""
-    line: list[str] = []
-    for name, value in args.items():
-        if value is False:
-            continue
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        line += [f"--{name}", *map(str, values)]
-    return line
-
-
 def numbers(file: Path) -> dict[str, float]:
     """Read a flat YAML mapping of metric -> finite number. Raises ValueError, in a few words, for anything else."""
     if not file.is_file():
@@ -145,12 +104,6 @@ def _number(key: str, value: Any) -> float:
     if (isinstance(found, int) and abs(found) > 2**1000) or not math.isfinite(found):
         raise ValueError(f"its metric {key}: found {str(value)[:40]}, expected a finite number")
     return float(found)
-
-
-def _last_line(stderr: bytes | str | None) -> str:
-    text = stderr.decode(errors="replace") if isinstance(stderr, bytes) else stderr or ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"stderr ends: {lines[-1][:300]}" if lines else "nothing on stderr"
 
 
 def from_rank_0(found: T, context: EvalContext) -> T:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from paribus.config import Count, Fraction, PositiveCount, PositiveFloat, Section
 from paribus.insertions.dynamic import Dynamic, controller_files
+from paribus.script import OF_RANKS
 from paribus.tree import did_you_mean
 
 # --- where: all counts are of the run's own training order, from 0; every interval is half-open ------------------------
@@ -139,9 +140,8 @@ class Watermark(Section):
     )
 
 
-# what torchrun tells its workers, and the threads that the launchers deal out
-_OF_RANKS = re.compile(
-    r"RANK|WORLD_SIZE|(LOCAL|GROUP|ROLE|MASTER|TORCHELASTIC|TORCH_ELASTIC)_.*|"
+# the threads that the launchers deal out
+_THREADS = re.compile(
     r"(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|VECLIB_MAXIMUM_THREADS|RAYON_NUM_THREADS|POLARS_MAX_THREADS"
 )
 
@@ -149,7 +149,7 @@ _OF_RANKS = re.compile(
 def _names_a_variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError(f"found {value!r}, expected a variable's name: letters, digits and _, no digit first")
-    if _OF_RANKS.fullmatch(value):
+    if OF_RANKS.fullmatch(value) or _THREADS.fullmatch(value):
         raise ValueError(f"{value} is set for each rank by what starts it; use `launch`, or another variable")
     return value
 

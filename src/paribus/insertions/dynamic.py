@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from paribus.config import Fraction, PositiveCount, PositiveFloat, Section
+from paribus.script import Arguments, refuse_own
 
-Argument = str | int | float | bool
 OWN_FLAGS = ("model", "current-step", "total-steps", "in-state-file", "out-state-file", "prompts-file")
 FEWEST, MOST = 1, 8192  # texts a segment (Bordt and Pawelczyk 2025, arXiv 2509.23383)
 
@@ -17,15 +17,12 @@ class ScriptController(Section):
 
     kind: Literal["script"] = "script"
     script: str = Field(description="a .py file, run by this Python, or any executable")
-    args: dict[str, Argument | list[Argument]] = Field(
-        {}, description="name -> value, as --name value; a list as --name a b; true as --name; false is left out"
-    )
+    args: Arguments = {}
     timeout_s: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _our_own_arguments(self) -> "ScriptController":
-        if taken := set(OWN_FLAGS) & set(self.args):
-            raise ValueError(f"args: {', '.join(sorted(taken))}: given by paribus; remove it")
+        refuse_own(self.args, OWN_FLAGS)
         return self
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -36,6 +37,18 @@ def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence
         Section("Provenance", provenance(runs)),
         *([Section("How to reproduce", reproduce)] if commands else []),
     ]
+
+
+def study_appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
+    """The foot of a study's report, each run beside its sweep; nothing before the first run is done.
+
+    runs: sweep -> run directories. command: what a reader types to make them again."""
+    paths = [path for found in runs.values() for path in found]
+    if not paths:
+        return []
+    table = collect.load_runs(*paths)
+    table = table.with_columns(pl.col("study").str.split("/").list.last().alias("study/sweep"))
+    return appendix(table, [command], [Column("study/sweep", "Sweep")])
 
 
 def run_table(runs: pl.DataFrame, columns: Sequence[Column] = ()) -> Table:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from paribus.report import collect, losses
+from paribus.report import losses
 from paribus.report import runs as run_tables
 from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
 from paribus.report.cells import interval, number
@@ -41,17 +41,7 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
         ]
     if sources:
         sections.append(Section("Trained against optimal", optimum.blocks(sources)))
-    return Report(title, subtitle, [*sections, *appendix(runs, command)])
-
-
-def appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
-    """What every report has at its foot; nothing before the first run is done."""
-    paths = [path for found in runs.values() for path in found]
-    if not paths:
-        return []
-    table = collect.load_runs(*paths)
-    table = table.with_columns(pl.col("study").str.split("/").list.last().alias("study/sweep"))
-    return run_tables.appendix(table, [command], [Column("study/sweep", "Sweep")])
+    return Report(title, subtitle, [*sections, *run_tables.study_appendix(runs, command)])
 
 
 def tiles(found: Sequence[analysis.Trained], paired: pl.DataFrame, sources: Sequence[optimum.Scored]) -> list[Tile]:

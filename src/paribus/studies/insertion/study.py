@@ -57,7 +57,9 @@ def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], 
         if metrics := dependence.metrics_of(paths):
             sections.append(Section(f"Dependence ({arm.replace('_', ' ')})", dependence_blocks(paths, metrics)))
     directories = {path.name: path for pair in pairs for path in (pair.treated, pair.control)}
-    return Report(title, subtitle, [*sections, *audits.sections(directories), *appendix(runs, command)])
+    return Report(
+        title, subtitle, [*sections, *audits.sections(directories), *run_tables.study_appendix(runs, command)]
+    )
 
 
 def dependence_blocks(paths: Sequence[Path], metrics: dependence.Metrics) -> list[Block]:
@@ -82,16 +84,6 @@ def _is_audited(run: Path) -> bool:
     """Whether its audit saw every step that it has taken."""
     logged = RunDir(run).stream_path.stat().st_size // 8  # a hash of 8 bytes a step
     return bool(collect.audit(run).verification.get("steps") == logged)
-
-
-def appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Section]:
-    """What every report has at its foot; nothing before the first run is done."""
-    paths = [path for found in runs.values() for path in found]
-    if not paths:
-        return []
-    table = collect.load_runs(*paths)
-    table = table.with_columns(pl.col("study").str.split("/").list.last().alias("study/sweep"))
-    return run_tables.appendix(table, [command], [Column("study/sweep", "Sweep")])
 
 
 def tiles(
