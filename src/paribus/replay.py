@@ -32,9 +32,9 @@ class Replay:
     and PlanError when what it reads is not what it read."""
 
     def __init__(self, run: RunDir) -> None:
+        self.run, self.config = run, experiment.load(run)
         if not run.stream_path.exists():
             raise RunError(f"{run.path}: no stream.u64: the run has not begun; `paribus train {run.path}` starts it")
-        self.run, self.config = run, experiment.load(run)
         experiment.refuse_changes(run, self.config)
         self.consumed = np.fromfile(run.stream_path, dtype="<u8")  # the hash of every batch that was trained on
         first = start_of(self.config).first_step

@@ -28,9 +28,9 @@ def about_canaries(items: pl.DataFrame) -> list[Verdict]:
         state: State = "holds" if tau.high < 0 else "fails" if tau.low > 0 else "inconclusive"
         most = means.row(-1, named=True)
         evidence = (
-            f"Kendall's τ between copies and treated − control: {_shown(tau, '+.2f')}, {counted(len(group), 'canary')}"
+            f"Kendall's τ between copies and treated − control: {_shown(tau, '+.2f')}, {number(len(group))} canaries"
             f"; at {most['copies']} copies {number(most['delta'], '+.2f')} nats a token"
-        ).replace("canarys", "canaries")
+        )
         verdicts.append(Verdict(claim, state, evidence))
         if means["copies"][0] == 0:
             never = means.row(0, named=True)
