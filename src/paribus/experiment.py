@@ -20,6 +20,7 @@ from paribus.rundir import RunDir, newest, step_of
 from paribus.start import first_state, load_optimizer, start_of, verify
 
 if TYPE_CHECKING:
+    from paribus.insertions.plan import Plan
     from paribus.train.engine import Engine, Host
     from paribus.train.loop import Action, Outcome
     from paribus.train.olmo.engine import OlmoCoreEngine
@@ -171,6 +172,7 @@ def _run(directory: RunDir, config: RunConfig, rank: int) -> "Outcome":
 
 
 def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngine") -> "Outcome":
+    from paribus.insertions.plan import open_plan
     from paribus.insertions.segments import Segments
     from paribus.models.hf import build_model
     from paribus.objectives.build import build_objective
@@ -186,15 +188,17 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
         verify(start)
     overlay = untouched
     controls: list[Action] = []
+    plan = None
     if config.insertions:
-        plan = treated.open_insertions(directory, config) if engine.rank == 0 else None
-        if plan is not None:
+        if engine.rank == 0:
+            plan = treated.open_insertions(directory, config)
             treated.write_lint(directory, config, plan)
-        engine.barrier()  # rank 0 may have had to compile it
-        segments = Segments(plan or treated.open_insertions(directory, config), directory.control)
+        engine.barrier()  # rank 0 may have had to compile it, and has verified it
+        plan = plan or open_plan(directory.insertions)
+        segments = Segments(plan, directory.control)
         controls = treated.control(config, segments, stream, engine)
         overlay = segments.overlay
-        stream = treated.inserted_stream(config, segments.plan, overlay)
+        stream = treated.inserted_stream(config, plan, overlay)
     model = build_model(config.model, stream.vocab_size, stream.window, config.seeds.weights)
     if engine.rank == 0:
         record_attempt(directory, config, data_facts(config, stream, total))
@@ -205,7 +209,7 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
     if engine.rank == 0:
         mirrors = build_trackers(config.track, directory, config.name, config.model_dump(mode="json"))
     with contextlib.closing(mirrors) as log:
-        actions = [*evaluations(directory, config, engine), *controls]
+        actions = [*evaluations(directory, config, engine, plan), *controls]
         if isinstance(engine, OlmoCoreEngine):
             from paribus.data.token_files import open_token_files
             from paribus.train.olmo.fit import fit_with_olmo_core
@@ -222,17 +226,17 @@ def _train(directory: RunDir, config: RunConfig, engine: "Engine | OlmoCoreEngin
         return fit(engine, build_objective(config.objective), stream, job, actions, log)
 
 
-def evaluations(directory: RunDir, config: RunConfig, host: "Host") -> list["Action"]:
+def evaluations(directory: RunDir, config: RunConfig, host: "Host", plan: "Plan | None") -> list["Action"]:
     """The run's evaluations as actions of the loop, their frozen windows drawn now: what does not fit fails here.
 
-    Rank 0 writes evals/NAME/step-000500.json."""
+    plan: of the run's insertions, where it has some. Rank 0 writes evals/NAME/step-000500.json."""
     from paribus.evals.build import EvalContext, build_evaluation
     from paribus.evals.results import write_result
     from paribus.train.loop import Action
 
     context = EvalContext(config.data, config.seeds, str(host.device), rank=host.rank, world=host.world)
     if any(isinstance(evaluation, WatermarkEval) for evaluation in config.evals.values()):
-        context = context._replace(treatment=treated.treatment(directory, config))
+        context = context._replace(treatment=treated.treatment(directory, config, plan))
 
     def action(name: str, config: EvalConfig) -> Action:
         with named(f"evals.{name}"):

@@ -87,9 +87,10 @@ def written(directory: RunDir, config: RunConfig, num_steps: int) -> "Plan | Non
     return Segments(open_insertions(directory, config), directory.control).verified(num_steps)
 
 
-def treatment(directory: RunDir, config: RunConfig) -> "Treatment | None":
+def treatment(directory: RunDir, config: RunConfig, plan: "Plan | None" = None) -> "Treatment | None":
     """What evaluations of watermarks need to know of a run; None for a run without watermarks. Every rank may call it.
 
+    plan: the run's own, where it is open already; it is then not verified again.
     Of a control, and of a run without a watermark that it names, the plan of the treated run is compiled in memory: its
     rows and noise are what this one never saw."""
     from paribus.insertions.watermarks import Treatment
@@ -102,7 +103,7 @@ def treatment(directory: RunDir, config: RunConfig) -> "Treatment | None":
         return None
     unseen = frozenset(named if insertions.control else named & set(insertions.without))
     if not unseen:
-        plan = open_insertions(directory, config)
+        plan = plan or open_insertions(directory, config)
         return Treatment(inserted_stream(config, plan), plan.marks, unseen)
     without = [name for name in insertions.without if name not in named]
     treated = config.model_copy(
