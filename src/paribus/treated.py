@@ -115,6 +115,8 @@ def treatment(directory: RunDir, config: RunConfig, plan: "Plan | None" = None) 
 
 def control(config: RunConfig, segments: "Segments", stream: Stream, engine: "Host") -> list["Action"]:
     """The run's experiments of dynamic control as actions of the loop; what cannot be asked fails here."""
+    if not segments.every:
+        return []
     from paribus.control.actions import Controlled, control_actions
     from paribus.evals.scoring import EvalContext
     from paribus.insertions.build import alphabet
