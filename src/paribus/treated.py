@@ -136,13 +136,16 @@ def lint(config: RunConfig, plan: "Plan") -> "Lint":
     """What the run's insertions have in common with its evaluations and with one another; nothing is written."""
     from paribus.data.bars import bars
     from paribus.evals.items import item_texts
+    from paribus.insertions.build import alphabet
     from paribus.insertions.lint import LONG_READ_TOKENS
     from paribus.insertions.lint import lint as compare
 
-    insertions, _, words, *_ = _plan_inputs(config)
+    assert config.insertions is not None
+    stream, _ = plain_stream(config)
+    words = alphabet(config.data, stream, config.insertions.eos)
     is_long = len(plan.spans.tokens) > LONG_READ_TOKENS
     with bars(config.launch.progress and is_long) as begin:
-        return compare(insertions, plan, words, item_texts(config.evals), begin("comparing texts", None))
+        return compare(config.insertions, plan, words, item_texts(config.evals), begin("comparing texts", None))
 
 
 def write_lint(directory: RunDir, config: RunConfig, plan: "Plan") -> None:
