@@ -21,6 +21,7 @@ from paribus.errors import PlanError
 from paribus.insertions.compile import compile_segment
 from paribus.insertions.payloads import Alphabet, text_items
 from paribus.insertions.plan import MANIFEST, Plan, Spans, fingerprint, open_plan, verify_plan, write_plan
+from paribus.insertions.wanted import count_up
 
 PROMPTS = "prompts.jsonl"
 
@@ -168,8 +169,9 @@ def merged(plans: Sequence[Plan]) -> Plan:
     length = np.concatenate([plan.spans.length for plan in plans])
     source = np.concatenate([[0], np.cumsum(length)])[:-1][order]
     offsets = np.concatenate([[0], np.cumsum(length[order])]).astype(np.int64)
-    inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], length[order])
-    tokens = np.concatenate([plan.spans.tokens for plan in plans])[np.repeat(source, length[order]) + inside]
+    tokens = np.concatenate([plan.spans.tokens for plan in plans])[
+        np.repeat(source, length[order]) + count_up(length[order])
+    ]
     columns = {
         name: np.concatenate([getattr(plan.spans, name) for plan in plans])[order]
         for name in ("experiment", "item", "repetition")
