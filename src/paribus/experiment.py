@@ -308,11 +308,7 @@ def record_attempt(directory: RunDir, config: RunConfig, data: Mapping[str, Any]
     if differing and _is_mended(directory, differing):
         known |= {"config": resolve(config), "stores": prints}
     elif known["stores"] != prints:
-        changed = [
-            f"{name}: {known['stores'].get(name)} then, {now} now"
-            for name, now in prints.items()
-            if known["stores"].get(name) != now
-        ]
+        changed = [f"{name}: {known['stores'].get(name)} then, {prints[name]} now" for name in differing]
         raise RunError(
             f"{directory.path}: what it reads changed since the run began ({'; '.join(changed)}); bring the old content back"
         )
