@@ -22,6 +22,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float | None]:
+        """As NAME, NAME_low and NAME_high; what the data cannot give is null."""
+        finite = [value if math.isfinite(value) else None for value in self]
+        return dict(zip((name, f"{name}_low", f"{name}_high"), finite, strict=True))
+
 
 def bootstrap(values: ArrayLike, strata: ArrayLike, seed: int = 0, level: float = 0.95) -> Interval:
     """Percentile interval of the mean over strata of the mean within each (Efron & Tibshirani 1993, chapter 13).

@@ -162,7 +162,7 @@ def loss_by_k(runs: Sequence[Trained]) -> pl.DataFrame:
         predictions = group[0].record["windows"]["predictions"]
         rows.append(
             {"arm": arm, "K": k}
-            | (over_runs("delta", paired, deltas) if paired else _columns("delta", None))
+            | (over_runs("delta", paired, deltas) if paired else dict.fromkeys(("delta", "delta_low", "delta_high")))
             | over_runs("loss", group, [run.loss for run in group])
             | {"ceiling": ergodic_ceiling([1.0] * k, predictions)}
         )
@@ -176,15 +176,15 @@ def over_runs(name: str, runs: Sequence[Trained], values: Sequence[float]) -> di
     kind: they overlap, and differ because their categories do. Over those the limits are the least and the greatest
     subset, each the mean of its seeds. One run alone has no limits."""
     if len(runs) == 1:
-        return {"runs": 1, "over": "one run"} | _columns(name, over_seeds(values))
+        return {"runs": 1, "over": "one run"} | over_seeds(values).columns(name)
     subsets: dict[tuple[str, ...], list[float]] = {}
     for run, value in zip(runs, values, strict=True):
         subsets.setdefault(run.active, []).append(value)
     if len(subsets) == 1 or all(run.home is not None for run in runs):
-        return {"runs": len(runs), "over": "seeds"} | _columns(name, over_seeds(values))
+        return {"runs": len(runs), "over": "seeds"} | over_seeds(values).columns(name)
     means = [math.fsum(each) / len(each) for each in subsets.values()]
     spread = Interval(math.fsum(means) / len(means), min(means), max(means))
-    return {"runs": len(runs), "over": "subsets"} | _columns(name, spread)
+    return {"runs": len(runs), "over": "subsets"} | spread.columns(name)
 
 
 def paired_differences(runs: Sequence[Trained]) -> pl.DataFrame:
@@ -207,7 +207,7 @@ def paired_differences(runs: Sequence[Trained]) -> pl.DataFrame:
                 rows_a, rows_b = shared_windows(ids_a, ids_b)
                 interval = paired_difference(a[rows_a], b[rows_b], np.zeros(len(rows_a)))
                 key = {"arm": run.arm, "run": run.path.name, "K": run.k, "seed": run.seed, "category": name}
-                rows.append(key | {"band": band or "all"} | _columns("delta", interval))
+                rows.append(key | {"band": band or "all"} | interval.columns("delta"))
     return pl.DataFrame(rows, DIFFERENCES)
 
 
@@ -307,18 +307,11 @@ def _grouped(runs: Iterable[Trained]) -> list[tuple[tuple[str, int], list[Traine
     return sorted(groups.items(), key=lambda item: item[0][0])
 
 
-def _columns(name: str, interval: Interval | None) -> dict[str, float | None]:
-    """An interval as three columns; a limit that the data cannot give is null."""
-    values = (None, None, None) if interval is None else interval
-    finite = [value if value is not None and math.isfinite(value) else None for value in values]
-    return dict(zip((name, f"{name}_low", f"{name}_high"), finite, strict=True))
-
-
 def _fit_columns(fit: PowerLaw) -> dict[str, Any]:
     return (
-        _columns("c", fit.c)
-        | _columns("a", fit.a)
-        | _columns("b", fit.b)
+        fit.c.columns("c")
+        | fit.a.columns("a")
+        | fit.b.columns("b")
         | {
             "misfit": fit.misfit,
             "state": "determined" if fit.is_determined else "not determined",

@@ -98,11 +98,11 @@ def by_copies(items: pl.DataFrame) -> pl.DataFrame:
     for (arm, name, number), group in items.sort("copies").group_by("arm", "evaluation", "copies", maintain_order=True):
         row = {"arm": arm, "evaluation": name, "copies": number, "canaries": len(group)}
         for key in ("treated", "control"):
-            row |= _limits(key, over_seeds(group[key].to_list()))
-        row |= _limits("delta", over_seeds((group["treated"] - group["control"]).to_list()))
+            row |= over_seeds(group[key].to_list()).columns(key)
+        row |= over_seeds((group["treated"] - group["control"]).to_list()).columns("delta")
         for key in ("exposure treated", "exposure control"):
             if key in group.columns:
-                row |= _limits(key, over_seeds(group[key].to_list()))
+                row |= over_seeds(group[key].to_list()).columns(key)
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -162,7 +162,7 @@ def _contamination(
     for part, some in parts.items():
         for run, values in zip(("treated", "control"), right, strict=True):
             row = {"part": part, "run": run, "questions": int(some.sum())}
-            rows.append(row | _limits("accuracy", _mean(values[some])))
+            rows.append(row | _mean(values[some]).columns("accuracy"))
     change = right[0] - right[1]
     signed = np.where(inserted, change, -change)
     half = bootstrap(signed, inserted.astype(int))  # the mean over the two parts of +change and -change: half the gap
@@ -199,7 +199,7 @@ def losses(found: Sequence[Pair]) -> pl.DataFrame:
                 side: result.record["loss"]["mean"]
                 for side, result in zip(("treated", "control"), results, strict=True)
             }
-            rows.append({"arm": pair.arm, "evaluation": name} | means | _limits("delta", delta))
+            rows.append({"arm": pair.arm, "evaluation": name} | means | delta.columns("delta"))
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -259,9 +259,3 @@ def _written(pair: Pair) -> pl.DataFrame:
         last=pl.col("step").max(),
     )
     return table.with_columns(arm=pl.lit(pair.arm))
-
-
-def _limits(name: str, value: Interval) -> dict[str, float | None]:
-    """An interval as the columns NAME, NAME_low, NAME_high; limits that the data do not give are null."""
-    mean, low, high = (None if np.isnan(x) else float(x) for x in value)
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}

@@ -8,7 +8,6 @@ import polars as pl
 
 from paribus import audit
 from paribus.errors import RunError
-from paribus.evals.statistics import Interval
 from paribus.report import audits, collect
 from paribus.report import runs as run_tables
 from paribus.report.blocks import Block, Column, Figure, Report, Section, Table, Tile, Tiles, Verdicts
@@ -192,11 +191,11 @@ def contamination_blocks(found: Sequence[analysis.Contamination]) -> list[Block]
     )
     rows = [
         {"arm": one.arm, "benchmark": one.benchmark, "copies": one.copies}
-        | _columns("inserted", one.effect["inserted"])
-        | _columns("clean", one.effect["clean"])
-        | _columns("gap", one.gap)
-        | _columns("bits inserted", one.bits["inserted"])
-        | _columns("bits clean", one.bits["clean"])
+        | one.effect["inserted"].columns("inserted")
+        | one.effect["clean"].columns("clean")
+        | one.gap.columns("gap")
+        | one.bits["inserted"].columns("bits inserted")
+        | one.bits["clean"].columns("bits clean")
         for one in found
     ]
     values = [("inserted", "Inserted", "+.3f"), ("clean", "Clean", "+.3f"), ("gap", "Gap", "+.3f")]
@@ -214,10 +213,6 @@ def contamination_blocks(found: Sequence[analysis.Contamination]) -> list[Block]
         ),
         Table(frame, each, "Accuracy of each part."),
     ]
-
-
-def _columns(name: str, value: Interval) -> dict[str, float]:
-    return {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
 def watermark_blocks(found: Sequence[analysis.Marked]) -> list[Block]:
