@@ -70,11 +70,6 @@ class RunConfig(Section):
             raise ValueError(
                 f"train.compile: found true, but a compiled model keeps the noise of a watermark ({names}) out; say false"
             )
-        if names and self.launch.engine == "olmo_core":
-            raise ValueError(
-                f"launch.engine: olmo_core: its trainer has no place for the noise of a watermark ({names}); "
-                "use single, ddp or fsdp2"
-            )
         return self
 
     @model_validator(mode="after")
@@ -113,6 +108,9 @@ def olmo_core_refusal(config: RunConfig) -> str | None:
     """The first setting that OLMo-core's trainer could not follow, with what it could; None where it can do it all."""
     data, model, train = config.data, config.model, config.train
     rows = train.batch_size // config.launch.num_processes
+    if config.insertions and config.insertions.watermarks:
+        names = ", ".join(config.insertions.watermarks)
+        return f"its trainer has no place for the noise of a watermark ({names}); use single, ddp or fsdp2"
     if not isinstance(data, TokenFilesData) or not isinstance(data.order, OlmoCoreOrder):
         return (
             "it reads its own files in its own order: data: {kind: token_files, order: {kind: olmo_core}} is expected"
