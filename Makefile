@@ -40,7 +40,7 @@ lock: .venv/dev.stamp  ## write the versions now installed to constraints.txt
 
 .venv/core.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing paribus into .venv (about a minute) ..."
-	$(PIP) --editable .
+	$(PIP) --editable '.[jax]'
 	@touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
