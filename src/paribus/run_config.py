@@ -19,7 +19,7 @@ class Paths(Section):
     runs: str = Field("runs", description="the folder that holds STUDY/NAME-ID/")
 
 
-def _names_folders(value: str) -> str:
+def names_folders(value: str) -> str:
     if any(part.startswith(".") or not part.strip() for part in value.split("/")) or "\0" in value:
         raise ValueError("it names a folder: no empty part, and none that begins with a dot, is expected")
     return value
@@ -28,7 +28,7 @@ def _names_folders(value: str) -> str:
 def _names_a_folder(value: str) -> str:
     if "/" in value:
         raise ValueError("it names a folder: no slash is expected")
-    return _names_folders(value)
+    return names_folders(value)
 
 
 Name = Annotated[str, AfterValidator(_names_a_folder)]
@@ -37,7 +37,7 @@ Name = Annotated[str, AfterValidator(_names_a_folder)]
 class RunConfig(Section):
     """One run: what it trains on, what it trains, and how it is judged."""
 
-    study: Annotated[str, AfterValidator(_names_folders)] = Field(
+    study: Annotated[str, AfterValidator(names_folders)] = Field(
         "runs", description="the folder of the run below paths.runs"
     )
     name: Name

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from paribus.config import Count, PositiveCount, Section
+from paribus.config import Count, PositiveCount, PositiveFloat, Section
 
 
 class Preset(Section):
@@ -43,3 +43,14 @@ class Pretrained(Section):
 
 
 ModelConfig = Annotated[Preset | Architecture | Pretrained, Field(discriminator="kind")]
+
+
+class Mlp(Section):
+    """A bias-free MLP whose output is centred: f(x) = h(x; theta) - h(x; theta_0), so that it is exactly 0 at step 0."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: PositiveCount = Field(128, description="N, of every hidden layer")
+    depth: PositiveCount = Field(3, description="L, weight matrices; 1: a linear model")
+    gamma: PositiveFloat = Field(1.0, description="richness: the output is divided by it; small is lazy, large is rich")
+    parameterization: Literal["sp", "ntk", "mup"] = "mup"
+    activation: Literal["relu", "linear"] = "relu"
