@@ -9,6 +9,7 @@ from paribus.data.supervised import LinearTeacher, SupervisedData, SupervisedSee
 from paribus.models.config import Mlp
 from paribus.run_config import Name, Paths, names_folders
 from paribus.train.jax_grid.config import GridLaunch, GridTrain, Record
+from paribus.tree import Node
 
 
 class GridRun(Section):
@@ -40,7 +41,20 @@ class GridRun(Section):
             raise ValueError(f"loss: cross_entropy needs classes (data.kind: images), found {self.data.kind}")
         return self
 
+    @model_validator(mode="after")
+    def _snapshots_fit(self) -> "GridRun":
+        if self.record.snapshots and not isinstance(self.train.eta, float):
+            raise ValueError(
+                f"record.snapshots: a search ({self.train.eta.kind}) keeps no weights; say false, or give an eta"
+            )
+        return self
+
     @property
     def knows_population_loss(self) -> bool:
         """Whether the loss over the data's distribution has a closed form."""
         return isinstance(self.data, LinearTeacher) and (self.model.depth <= 2 or self.model.activation == "linear")
+
+
+def is_grid_run(tree: Node) -> bool:
+    """Whether the tree of a run describes one of the grid engine's: a model of kind mlp says so."""
+    return tree.get("model").get("kind").value == "mlp"

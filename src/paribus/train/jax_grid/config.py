@@ -99,8 +99,10 @@ class GridLaunch(Section):
     devices: PositiveCount | None = Field(
         None, description="host devices that share the runs; null: its share of the cores"
     )
-    lanes: PositiveCount | None = Field(
-        None, description="runs computed side by side (vmap); the last bits depend on it; null: measured, then kept"
+    lanes: PositiveCount | Literal["auto"] = Field(
+        1,
+        description="runs computed side by side (vmap), faster for tiny models; the last bits depend on it. auto: the "
+        "fastest, measured when the program begins and kept from then on",
     )
     checkpoint_every_s: PositiveFloat = 10.0
     progress: bool = Field(True, description="progress bars on stderr")
