@@ -79,12 +79,8 @@ def identity(run: GridRun) -> str:
 
     Raises RunError when a file is missing."""
     mapping = run.model_dump(mode="json")
-    for keys, path in source_files(run.data).items():
-        found = mapping
-        *outer, last = keys.split(".")
-        for key in outer:
-            found = found[key]
-        found[last] = rundir.input_fingerprint(path, keys)
+    if files := source_files(run.data):
+        mapping["data"]["source"] = rundir.files_fingerprint(files, "data.source")
     return rundir.identity(mapping)
 
 
