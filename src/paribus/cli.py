@@ -337,7 +337,7 @@ def pull(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="run, corpus, sweep, eval or study.")] = "run") -> None:
+def schema(kind: Annotated[str, typer.Argument(help="run, grid_run, corpus, sweep, eval or study.")] = "run") -> None:
     """Print the JSON Schema of a file, so that an editor completes and checks the YAML.
 
     `paribus schema run > run.schema.json`, then begin a YAML with `# yaml-language-server: $schema=run.schema.json`"""
