@@ -4,26 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from paribus.config import Fraction, PositiveCount, PositiveFloat, Section
+from paribus.config import PositiveCount, PositiveFloat, Section
 from paribus.data.supervised import LinearTeacher, SupervisedData, SupervisedSeeds
 from paribus.models.config import Mlp
 from paribus.run_config import Name, Paths, names_folders
-
-
-class Sgd(Section):
-    kind: Literal["sgd"] = "sgd"
-
-
-class Adam(Section):
-    """Adam (Kingma & Ba 2015) with its epsilon relative to the scale of the gradients at initialisation."""
-
-    kind: Literal["adam"] = "adam"
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    eps: PositiveFloat = Field(1e-8, description="times gamma x the width factor of the output: small at every gamma")
-    layer_rates: Literal["per_layer", "sqrt_width"] = Field(
-        "per_layer",
-        description="muP only; sqrt_width: one rate ~ sqrt N for all layers, which the coordinate check rejects",
-    )
+from paribus.train.jax_grid.config import Adam, Sgd
 
 
 class Bisection(Section):

@@ -1,0 +1,1 @@
+"""Many small runs of equal shapes as one compiled program."""
