@@ -4,6 +4,7 @@ from typing import Any
 
 from paribus.config import Section, json_schema
 from paribus.data.config import CorpusConfig
+from paribus.data.supervised import ImageZips
 from paribus.errors import ConfigError
 from paribus.evaluation import EvalFile
 from paribus.launch.grid import SweepConfig
@@ -13,6 +14,7 @@ from paribus.studies.study import StudyConfig
 FILES: dict[str, type[Section]] = {
     "run": RunConfig,
     "corpus": CorpusConfig,
+    "image_zips": ImageZips,
     "sweep": SweepConfig,
     "eval": EvalFile,
     "study": StudyConfig,
