@@ -7,12 +7,14 @@ from paribus.data.config import CorpusConfig
 from paribus.data.supervised import ImageZips
 from paribus.errors import ConfigError
 from paribus.evaluation import EvalFile
+from paribus.grid.config import GridRun
 from paribus.launch.grid import SweepConfig
 from paribus.run_config import RunConfig
 from paribus.studies.study import StudyConfig
 
 FILES: dict[str, type[Section]] = {
     "run": RunConfig,
+    "grid_run": GridRun,
     "corpus": CorpusConfig,
     "image_zips": ImageZips,
     "sweep": SweepConfig,
