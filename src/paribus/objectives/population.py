@@ -1,48 +1,51 @@
 """The loss of a centred MLP over the whole distribution of a linear teacher's data, in closed form.
 
-f(x) = h(x; theta_0 + u) - h(x; theta_0), as models of kind mlp compute it; float64 throughout."""
+f(x) = h(x; theta_0 + u) - h(x; theta_0), as `models.mlp` computes it; numpy in float64 throughout."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paribus.data.supervised import LinearTeacher
-from paribus.data.teachers import output_scale, spectrum
-from paribus.errors import ConfigError
-from paribus.models.config import Mlp
-
 Doubles = NDArray[np.float64]
 
 
-def population_loss(
-    teacher: LinearTeacher, model: Mlp, initial: Sequence[NDArray[Any]], change: Sequence[NDArray[Any]]
-) -> float:
-    """E (f(x) - y)^2 with y = sqrt(1 - rho) w . x + sqrt(rho) e: the label noise rho is a part that no model removes.
+class Population(NamedTuple):
+    """A linear teacher's distribution: x_i ~ N(0, variances_i), label sqrt(1 - noise) w . x + sqrt(noise) N(0, 1)."""
 
-    initial, change: theta_0 and u, one (fan_in, fan_out) matrix a layer, the last with one column. Raises ConfigError for
-    ReLU networks of more than two matrices, which have no such form.
+    variances: Doubles  # (D,)
+    weights: Doubles  # (D,)
+    noise: float
+
+
+def population_loss(
+    population: Population,
+    initial: Sequence[NDArray[Any]],
+    change: Sequence[NDArray[Any]],
+    output: float,
+    *,
+    is_linear: bool,
+) -> float:
+    """E (f(x) - y)^2. The label noise is a part of it that no model removes.
+
+    initial, change: theta_0 and u, one (fan_in, fan_out) matrix a layer, the last with one column; at most two unless
+    is_linear. output: what the last product is times.
     The loss of ReLU networks is a difference of terms of about 1 / gamma^2, of which float64 leaves 1e-16 / gamma^2."""
-    variances, target = spectrum(teacher)
-    target = np.sqrt(1 - teacher.noise) * target
+    root = np.sqrt(population.variances)
+    target = np.sqrt(1 - population.noise) * root * population.weights
     before = [np.asarray(matrix, np.float64) for matrix in initial]
     after = [matrix + np.asarray(step, np.float64) for matrix, step in zip(before, change, strict=True)]
-    scale = output_scale(model.parameterization, model.gamma, before[-1].shape[0])
-    if model.depth == 1 or model.activation == "linear":
-        error = scale * _linear_change(before, after) - target
-        return float(np.sum(variances * error**2) + teacher.noise)
-    if model.depth > 2:
-        raise ConfigError(
-            f"the population loss of a ReLU network of depth {model.depth} has no closed form; expected at most 2 matrices"
-        )
+    if is_linear or len(before) == 1:
+        error = output * root * _linear_change(before, after) - target
+        return float(error @ error + population.noise)
+    assert len(before) == 2, "ReLU networks of more matrices have no closed form"
     # f is one network of 2 N neurons, those of theta_0 with the opposite sign
-    inputs = np.sqrt(variances)[:, None] * np.hstack([after[0], before[0]]) / np.sqrt(teacher.input_dim)
-    outputs = scale * np.concatenate([after[1], -before[1]])[:, 0]
-    square = outputs @ relu_kernel(inputs) @ outputs
+    inputs = root[:, None] * np.hstack([after[0], before[0]]) / np.sqrt(len(root))
+    outputs = output * np.concatenate([after[1], -before[1]])[:, 0]
     # Stein's lemma: E relu(u) v = Cov(u, v) / 2 for Gaussian u, v of mean 0
-    product = outputs @ inputs.T @ (np.sqrt(variances) * target) / 2
-    return float(square - 2 * product + np.sum(variances * target**2) + teacher.noise)
+    product = outputs @ inputs.T @ target / 2
+    return float(outputs @ relu_kernel(inputs) @ outputs - 2 * product + target @ target + population.noise)
 
 
 def relu_kernel(vectors: Doubles) -> Doubles:
