@@ -18,6 +18,8 @@ from safetensors.numpy import save
 
 from paribus import provenance, rundir
 from paribus.data.source import Source, open_source
+from paribus.data.supervised import LinearTeacher
+from paribus.data.teachers import spectrum
 from paribus.errors import ParibusError, RunError
 from paribus.grid import programs, search
 from paribus.grid.config import GridRun
@@ -26,6 +28,7 @@ from paribus.grid.programs import ProgramConfig
 from paribus.grid.results import Results, read_parts, runs_frame, write_frame
 from paribus.grid.search import Trial
 from paribus.grid.state import Arrays, Position, load_state, save_state
+from paribus.objectives.population import Population
 from paribus.rundir import RunDir
 from paribus.train.jax_grid.state import State, from_numpy, to_numpy
 from paribus.train.signals import Interrupts
@@ -157,6 +160,10 @@ def _problem(config: GridRun, schedule: Schedule) -> "Problem":
     from paribus.train.jax_grid.problem import Problem
 
     train = config.train
+    known = None
+    if config.knows_population_loss:
+        assert isinstance(config.data, LinearTeacher)
+        known = Population(*spectrum(config.data), config.data.noise)
     return Problem(
         config.model,
         config.loss,
@@ -165,6 +172,7 @@ def _problem(config: GridRun, schedule: Schedule) -> "Problem":
         schedule.num_steps,
         train.scale_by_gamma,
         config.seeds.weights,
+        known,
     )
 
 
@@ -274,13 +282,15 @@ class _Training:
 
     def _measure(self, state: State, step: int) -> None:
         """Evaluate and probe the runs that are alive, and keep their weights, where this step asks for it."""
+        from paribus.grid.probes import probe
+
         program, record = self._program, self._config.run.record
         if self._schedule.is_kept(step):
             self._keep(state, step)
         is_alive_R = state.ended < 0
         if not self._schedule.is_evaluated(step) or not is_alive_R.any():
             return
-        metrics = {**program.evaluate(state), **(program.probe(state, record.probes) if record.probes else {})}
+        metrics = {**program.evaluate(state), **probe(program, state, record.probes)}
         self._results.add_evaluations(self._position.number, step, self._schedule.epoch(step), metrics, is_alive_R)
 
     def _keep(self, state: State, step: int) -> None:

@@ -85,7 +85,7 @@ class Record(Section):
     evaluate_every: PositiveCount | None = Field(
         None, description="steps between held-out losses; null: at the end, and at the end of every epoch"
     )
-    probes: list[Literal["coordinates", "weight_change", "sharpness", "noise_scale"]] = Field(
+    probes: list[Literal["coordinates", "weight_change", "sharpness", "noise_scale", "noise_scale_exact"]] = Field(
         [], description="what else is measured at these steps and at the first"
     )
     snapshots: bool = Field(
