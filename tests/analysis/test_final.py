@@ -86,7 +86,7 @@ def test_settings_name_what_differs_and_nothing_else():
 def test_a_budget_that_follows_from_the_batch_size_is_no_setting():
     runs = sweep(steps=20).runs.with_columns((1024 // pl.col("train.batch_size")).alias("train.budget.steps"))
     assert varying(runs, ("train.batch_size", "train.eta")) == []
-    assert varying(runs, ("model.gamma",)) == ["train.batch_size", "train.budget.steps"]
+    assert varying(runs, ("train.eta",)) == ["train.batch_size", "train.budget.steps"]
 
 
 def test_fresh_samples_and_fixed_data_are_two_protocols():

@@ -68,7 +68,7 @@ def _final(group: pl.DataFrame, value: str) -> dict[str, Any]:
 
 def _are_replicates(group: pl.DataFrame, by: Sequence[str]) -> bool:
     """True; raises DataError where more than seeds differs."""
-    different = varying(group, by)
+    different = varying(group, by) if len(group) > 1 else []
     if different:
         values = ", ".join(map(str, group[different[0]].unique(maintain_order=True).to_list()[:4]))
         at = ", ".join(f"{name} = {group[name][0]}" for name in by)
