@@ -220,7 +220,7 @@ def table(
     """Write any runs as one table for other programs; in Python, `paribus.load_runs(PATH)` gives the same.
 
     `paribus table runs/batch_size -o runs.csv`"""
-    from paribus.report.tables import write_table
+    from paribus.report.export import write_table
 
     print(f"{out}: {len(write_table(paths, out, what)):,} rows")
 
