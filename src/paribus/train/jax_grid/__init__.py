@@ -1,0 +1,1 @@
+"""Whole grids of small MLPs as one compiled JAX program."""
