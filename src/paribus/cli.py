@@ -198,6 +198,22 @@ def report(
 
 
 @app.command()
+def table(
+    paths: Annotated[list[Path], typer.Argument(help="Run directories, or folders that hold some.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.parquet or NAME.csv.")] = Path("runs.parquet"),
+    what: Annotated[
+        str, typer.Option(help="runs: one row a run; losses, evaluations: of every step, of the grid engine's runs.")
+    ] = "runs",
+) -> None:
+    """Write any runs as one table for other programs; in Python, `paribus.load_runs(PATH)` gives the same.
+
+    `paribus table runs/batch_size -o runs.csv`"""
+    from paribus.report.tables import write_table
+
+    print(f"{out}: {len(write_table(paths, out, what)):,} rows")
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(help="The study: ergodic, insertion or batch_size.")],
     size: Annotated[
@@ -337,7 +353,7 @@ def pull(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="run, corpus, sweep, eval or study.")] = "run") -> None:
+def schema(kind: Annotated[str, typer.Argument(help="run, grid_run, corpus, sweep, eval or study.")] = "run") -> None:
     """Print the JSON Schema of a file, so that an editor completes and checks the YAML.
 
     `paribus schema run > run.schema.json`, then begin a YAML with `# yaml-language-server: $schema=run.schema.json`"""

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -25,10 +27,12 @@ from paribus.grid.results import Results, read_parts, runs_frame, write_frame
 from paribus.grid.search import Trial
 from paribus.grid.state import Arrays, Position, load_state, save_state
 from paribus.rundir import RunDir
+from paribus.train.jax_grid.state import State, from_numpy, to_numpy
 from paribus.train.signals import Interrupts
 
 if TYPE_CHECKING:
-    from paribus.train.jax_grid.program import Program, State
+    from paribus.train.jax_grid.problem import Problem
+    from paribus.train.jax_grid.program import Program
 
 FIRST_STRIDE = 64  # steps between two looks at the clock; doubled and halved to keep within these seconds
 STRIDE_S = (0.25, 2.0)
@@ -134,23 +138,34 @@ def _end(directory: RunDir, state: rundir.State, reason: str, **facts: Any) -> N
 def _run(directory: RunDir, config: ProgramConfig) -> Outcome:
     source = open_source(config.run.data, config.run.seeds)
     schedule = schedule_of(config.run, source)
-    from paribus.train.jax_grid.devices import begin_backend
     from paribus.train.jax_grid.program import Program
 
-    launch = config.run.launch
-    devices = begin_backend(launch.devices or 1)
-    run = config.run
-    program = Program(
-        run.model, run.loss, run.train, run.data, run.seeds.weights, source, config.points.gammas, devices, launch.lanes
-    )
-    if launch.lanes != program.lanes:  # measured: kept from now on, since the last bits depend on it
+    launch, problem = config.run.launch, _problem(config.run, schedule)
+    lanes = None if launch.lanes == "auto" else launch.lanes
+    program = Program(problem, source, config.points.gammas, devices=launch.devices or 1, lanes=lanes)
+    if lanes is None:  # measured: kept from now on, since the last bits depend on it
         kept = launch.model_copy(update={"lanes": program.lanes})
-        config = config.model_copy(update={"run": run.model_copy(update={"launch": kept})})
+        config = config.model_copy(update={"run": config.run.model_copy(update={"launch": kept})})
     programs.hold(directory, config)
     _record_attempt(directory, config)
     directory.set_status("running", num_steps=schedule.num_steps, num_runs=len(config))
     with Interrupts() as interrupts:
         return _Training(directory, config, program, schedule, interrupts).carry_out()
+
+
+def _problem(config: GridRun, schedule: Schedule) -> "Problem":
+    from paribus.train.jax_grid.problem import Problem
+
+    train = config.train
+    return Problem(
+        config.model,
+        config.loss,
+        train.optimizer,
+        train.batch_size,
+        schedule.num_steps,
+        train.scale_by_gamma,
+        config.seeds.weights,
+    )
 
 
 class _Training:
@@ -197,7 +212,7 @@ class _Training:
         trials: list[list[Trial]] = [[] for _ in range(len(self._config))]
         for row in self._position.rows:
             is_stable = row["label"] in ("stable", "catapult")
-            loss = row["final/heldout_loss"] if is_stable else np.inf
+            loss = row["final/heldout_loss"] if is_stable else math.inf
             trials[row["run"]].append(Trial(row["train.eta"], is_stable, loss))
         return trials
 
@@ -225,14 +240,14 @@ class _Training:
         program, schedule, position = self._program, self._schedule, self._position
         is_active_R = ~np.isnan(etas_R)
         if position.step and self._arrays is not None:
-            state = program.from_numpy(self._arrays, position.step)
+            state = from_numpy(self._arrays)
         else:
-            state = program.begin(is_active_R)
+            state = replace(program.begin(), ended=np.where(is_active_R, -1, 0).astype(np.int32))
             self._measure(state, 0)
             self._save(state)
         with _progress(self._config, schedule.num_steps) as show:
             stride = FIRST_STRIDE
-            while self._position.step < schedule.num_steps and (program.ended(state) < 0).any():
+            while self._position.step < schedule.num_steps and (state.ended < 0).any():
                 began = time.monotonic()
                 step = self._position.step
                 until = min(step + stride, schedule.border(step))
@@ -243,7 +258,7 @@ class _Training:
                 spent = time.monotonic() - began
                 stride = stride * 2 if spent < STRIDE_S[0] else max(1, stride // 2) if spent > STRIDE_S[1] else stride
                 self._measure(state, until)
-                show(until, program.ended(state))
+                show(until, state.ended)
                 if self._interrupts.received is not None:
                     self._save(state)
                     return False
@@ -252,40 +267,42 @@ class _Training:
         self._finish(state, etas_R)
         return True
 
-    def _stop(self, state: "State", until: int, is_active_R: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _stop(self, state: State, until: int, is_active_R: NDArray[np.bool_]) -> NDArray[np.int64]:
         """So many steps each run has made by `until`, that of its divergence included."""
-        ended_R = self._program.ended(state)
+        ended_R = state.ended
         return np.where(is_active_R, np.where(ended_R < 0, until, ended_R + 1), 0).astype(np.int64)
 
-    def _measure(self, state: "State", step: int) -> None:
+    def _measure(self, state: State, step: int) -> None:
         """Evaluate and probe the runs that are alive, and keep their weights, where this step asks for it."""
         program, record = self._program, self._config.run.record
         if self._schedule.is_kept(step):
             self._keep(state, step)
-        is_alive_R = program.ended(state) < 0
+        is_alive_R = state.ended < 0
         if not self._schedule.is_evaluated(step) or not is_alive_R.any():
             return
         metrics = {**program.evaluate(state), **(program.probe(state, record.probes) if record.probes else {})}
         self._results.add_evaluations(self._position.number, step, self._schedule.epoch(step), metrics, is_alive_R)
 
-    def _keep(self, state: "State", step: int) -> None:
+    def _keep(self, state: State, step: int) -> None:
+        changes = {f"W{layer + 1}": leaf for layer, leaf in enumerate(state.u)}
         folder = self._directory.path / "weights"
         folder.mkdir(exist_ok=True)
         if step == 0:
-            rundir.write_bytes(folder / "initial.safetensors", save(self._program.initial_weights()))
-        rundir.write_bytes(folder / f"step-{step:06d}.safetensors", save(self._program.weight_changes(state)))
+            weights = {f"W{layer + 1}": leaf for layer, leaf in enumerate(self._program.theta_0)}
+            rundir.write_bytes(folder / "initial.safetensors", save(weights))
+        rundir.write_bytes(folder / f"step-{step:06d}.safetensors", save(changes))
 
-    def _save(self, state: "State") -> None:
+    def _save(self, state: State) -> None:
         """Write what is new, then the checkpoint that says so."""
         position = self._position
         self._results.write(position.number, position.step)
-        save_state(self._directory.path / "state", position, self._program.to_numpy(state))
+        save_state(self._directory.path / "state", position, to_numpy(state))
         self._directory.set_status(
             "running", step=position.step, num_steps=self._schedule.num_steps, num_runs=len(self._config)
         )
         self._saved_s = time.monotonic()
 
-    def _finish(self, state: "State", etas_R: NDArray[np.float64]) -> None:
+    def _finish(self, state: State, etas_R: NDArray[np.float64]) -> None:
         """Judge the runs of a round that is over."""
         self._results.write(self._position.number, self._position.step)
         rows = self._judged(state, etas_R)
@@ -294,9 +311,9 @@ class _Training:
         save_state(self._directory.path / "state", following, {})
         self._saved_s = time.monotonic()
 
-    def _judged(self, state: "State", etas_R: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
+    def _judged(self, state: State, etas_R: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
         """The rows of results/runs.parquet for one round."""
-        number, ended_R = self._position.number, self._program.ended(state)
+        number, ended_R = self._position.number, state.ended
         losses = _curves(self._directory.path, number)
         evaluated = _evaluated(self._directory.path, number)
         points, is_search = self._config.points, not isinstance(self._config.points.etas, list)
@@ -314,7 +331,7 @@ class _Training:
             )
             name = f"{points.names[i]}-eta{eta:g}" if is_search else points.names[i]
             run = programs.at(self._config.run, name=name, gamma=points.gammas[i], eta=eta)
-            finals = {f"final/{metric}": None if has_diverged else value for metric, value in last.items()}
+            finals = {f"final/{metric}": None if has_diverged else _finite(value) for metric, value in last.items()}
             yield {
                 "run": i,
                 "round": number,
@@ -327,8 +344,8 @@ class _Training:
                 "step": len(losses[i]),
                 "label": judged.label,
                 "initial/loss": first["heldout_loss"],
-                "final/loss": judged.final,
-                "peak/loss": judged.peak,
+                "final/loss": _finite(judged.final),
+                "peak/loss": _finite(judged.peak),
                 **finals,
             }
 
@@ -349,6 +366,10 @@ def _evaluated(path: Path, number: int) -> dict[int, tuple[dict[str, float], dic
         first.setdefault(metric, value)
         last[metric] = value
     return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _reason(step: int, losses_T: NDArray[np.float32], initial: float) -> str:

@@ -1,1 +1,1 @@
-"""Whole grids of small MLPs as one compiled JAX program."""
+"""Many small runs of equal shapes as one compiled program."""
