@@ -5,6 +5,7 @@ import math
 import numpy as np
 import polars as pl
 
+from paribus.evals.statistics import Interval
 from paribus.studies.batch_size.laws.law import Floats, Law, judged, over_replicates, resting_on, slope
 from paribus.studies.batch_size.laws.optimum import LOSS, eta_star
 from paribus.studies.batch_size.laws.settings import (
@@ -16,6 +17,7 @@ from paribus.studies.batch_size.laws.settings import (
     by_seed,
     is_fixed,
     is_only,
+    is_swept,
     log2,
     told,
     values,
@@ -41,7 +43,8 @@ def eta_against_batch(runs: pl.DataFrame) -> list[Law]:
                 part = table[:, inside].tolist()
                 quantity = f"log2 slope of η* in B, B = {low} to {high}, {told(group)}"
                 evidence = resting_on(part, "batch sizes", int(inside.sum()))
-                laws.append(judged("batch size: η*", quantity, slope(log2(points[inside]), part), theory, bounds, evidence))  # fmt: skip
+                found = slope(log2(points[inside]), part)
+                laws.append(judged("batch size: η*", quantity, found, theory, bounds, evidence))
         if batches[0] <= _SMALL[1] and batches[-1] >= _LARGE[0] and len(batches) >= 5:
             laws += _saturation(group, rows, log2(batches))
     return laws
@@ -51,13 +54,13 @@ def _one_pass(runs: pl.DataFrame) -> list[pl.DataFrame]:
     """Groups over B and eta at gamma = 1 with one pass over fixed data and the squared error: the law's setting."""
     kept = runs.filter((pl.col(GAMMA) == 1) & (pl.col("loss") == "mse"))
     found = [group for group in alike(kept, BATCH) if is_fixed(group) and is_only(group, "train.budget.epochs", 1)]
-    return [group for group in found if group[ETA].n_unique() >= 3 and group[BATCH].n_unique() >= 3]
+    return [group for group in found if is_swept(group, BATCH) and group[BATCH].n_unique() >= 3]
 
 
 def _saturation(group: pl.DataFrame, rows: list[list[float]], log2_batch: Floats) -> list[Law]:
     evidence = resting_on(rows, "batch sizes", len(log2_batch))
     log2_noise = over_replicates(rows, lambda mean: fit_noise(log2_batch, mean)[0])
-    noise = log2_noise._make(2**value for value in log2_noise)
+    noise = Interval(*(2**value for value in log2_noise))
     rms = over_replicates(rows, lambda mean: fit_noise(log2_batch, mean)[1])
     name, span = "batch size: saturation", told(group)
     return [

@@ -1,4 +1,4 @@
-"""The coordinate check: how far activations have moved after a few steps, against the width (Yang et al. 2022, appendix D.1)."""
+"""The coordinate check: how far activations move in a few steps, against the width (Yang et al. 2022, appendix D.1)."""
 
 import math
 
@@ -68,7 +68,7 @@ def _largest(group: pl.DataFrame, moved: dict[str, list[list[float]]]) -> list[L
     def steepest(mean: Floats) -> float:
         return max(float(np.polyfit(widths, part, 1)[0]) for part in np.split(mean, number))
 
-    rows = [sum(layers, []) for layers in zip(*moved.values(), strict=True)]
+    rows = [[value for layer in layers for value in layer] for layers in zip(*moved.values(), strict=True)]
     quantity = f"largest log2 slope of a layer in N, {told(group)}: to be rejected"
     evidence = resting_on(rows, "widths", len(widths))
     return [judged(NAME, quantity, over_replicates(rows, steepest), math.nan, (_REJECTED, math.inf), evidence)]

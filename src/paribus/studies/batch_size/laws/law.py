@@ -32,9 +32,7 @@ class Law(NamedTuple):
     evidence: str  # on how much data it rests, or why it cannot be told
 
 
-def judged(
-    name: str, quantity: str, found: Interval, theory: float, bounds: tuple[float, float], evidence: str
-) -> Law:
+def judged(name: str, quantity: str, found: Interval, theory: float, bounds: tuple[float, float], evidence: str) -> Law:
     """The verdict by inclusion (Schuirmann 1987): an interval within the bounds holds, one that misses them fails.
 
     Without an interval the estimate itself decides."""
@@ -47,7 +45,7 @@ def judged(
     return Law(name, quantity, *found, theory, bounds, state, evidence)
 
 
-def slope(x: Sequence[float], values: Sequence[Sequence[float]], seed: int = 0) -> Interval:
+def slope(x: Sequence[float] | Floats, values: Sequence[Sequence[float]], seed: int = 0) -> Interval:
     """The slope of least squares of y against x, with a bootstrap interval: over seeds, or over residuals of a single one.
 
     x: K points. values: y of each seed, K numbers each; a seed in which one is not determined (nan) is left out."""

@@ -1,4 +1,4 @@
-"""The best and the largest stable eta of some runs, between the etas that were tried, in log2; nan when they do not show it."""
+"""The best eta of some runs and the largest that trains, between those tried, in log2; nan where they do not show it."""
 
 import math
 
@@ -51,7 +51,7 @@ def eta_max(runs: pl.DataFrame) -> float:
 
     runs: equal but for eta. To train is to end below .95 of the initial held-out loss: at the border of a deep rich network
     its units die, and such a run ends at its initial loss, on this side of it or that by rounding. With that margin the
-    slope in gamma at L = 4 scatters by .02 over seeds, with stability alone by .14. nan: none trains, or none above does not."""
+    slope in gamma at L = 4 scatters by .02 over seeds, without it by .14. nan: none trains, or none above fails to."""
     trains = STABLE & (pl.col(LOSS) < _TRAINED * pl.col("initial/loss"))
     trained = runs.filter(trains)
     if not len(trained):

@@ -16,6 +16,7 @@ from paribus.studies.batch_size.laws.settings import (
     by_seed,
     is_fixed,
     is_only,
+    is_swept,
     log2,
     measured,
     told,
@@ -51,8 +52,8 @@ def _rates(
     laws = []
     for group in alike(runs.filter(regime), GAMMA):
         gammas, depth = values(group, GAMMA), int(group[DEPTH][0])
-        is_swept = group[ETA].n_unique() >= 3 and is_only(group, "train.optimizer.kind", "sgd")
-        if len(gammas) < 3 or not is_swept or is_fixed(group):
+        is_sgd = is_only(group, "train.optimizer.kind", "sgd")
+        if len(gammas) < 3 or not is_sgd or not is_swept(group, GAMMA) or is_fixed(group):
             continue
         scale = np.array([log2_scale(group, gamma) for gamma in gammas])
         rows = [(np.array(one) + scale).tolist() for one in by_seed(group, GAMMA, measure)]
@@ -128,7 +129,9 @@ def tau_collapse(runs: pl.DataFrame, evaluations: pl.DataFrame) -> list[Law]:
             rows = by_seed(at, GAMMA, lambda found: float(found["value"].mean()))  # type: ignore[arg-type]
             spread = over_replicates(_relative(rows), lambda mean: float(np.ptp(mean)))
             evidence = resting_on(rows, "gammas", len(rows[0]))
-            quantity = f"spread of the change of W1 over γ = {gammas[0]:g} to {gammas[-1]:g} at τ = {tau:g}, {told(group)}"
+            quantity = (
+                f"spread of the change of W1 over γ = {gammas[0]:g} to {gammas[-1]:g} at τ = {tau:g}, {told(group)}"
+            )
             laws.append(judged("rich: τ collapse", quantity, spread, 0.0, (-math.inf, 0.03), evidence))
     return laws
 

@@ -49,6 +49,11 @@ def values(group: pl.DataFrame, key: str) -> list[float]:
     return sorted(group[key].unique().to_list())
 
 
+def is_swept(group: pl.DataFrame, key: str) -> bool:
+    """Whether three etas at least were trained at each value of a setting: what an optimum or a border is read off."""
+    return bool((group.group_by(key).agg(pl.col(ETA).n_unique())[ETA] >= 3).all())
+
+
 def by_seed(group: pl.DataFrame, key: str, measure: Callable[[pl.DataFrame], float]) -> list[list[float]]:
     """`measure` of the runs at each value of a setting, one list a seed; nan where a seed has no such run."""
     points = values(group, key)
@@ -64,7 +69,7 @@ def measured(evaluations: pl.DataFrame, runs: pl.DataFrame, metric: str) -> pl.D
     return runs.join(found, on="id", maintain_order="left")
 
 
-def log2(numbers: Sequence[float]) -> Floats:
+def log2(numbers: Sequence[float] | Floats) -> Floats:
     return np.log2(np.asarray(numbers, np.float64))
 
 

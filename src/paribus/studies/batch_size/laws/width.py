@@ -7,7 +7,7 @@ import polars as pl
 
 from paribus.studies.batch_size.laws.law import Law, judged, over_replicates, resting_on
 from paribus.studies.batch_size.laws.optimum import eta_star, loss_star
-from paribus.studies.batch_size.laws.settings import ETA, WIDTH, alike, by_seed, is_fixed, is_only, told, values
+from paribus.studies.batch_size.laws.settings import WIDTH, alike, by_seed, is_fixed, is_only, is_swept, told, values
 
 _STAYS, _MOVES = 0.5, 1.5  # in log2: half a factor of two, and nearly three
 
@@ -17,7 +17,7 @@ def width_transfer(runs: pl.DataFrame) -> list[Law]:
     laws = []
     for group in alike(runs, WIDTH):
         widths = values(group, WIDTH)
-        if len(widths) < 3 or group[ETA].n_unique() < 3 or is_fixed(group):
+        if len(widths) < 3 or not is_swept(group, WIDTH) or is_fixed(group):
             continue
         span = f"N = {widths[0]:g} to {widths[-1]:g}, {told(group)}"
         best = by_seed(group, WIDTH, eta_star)
