@@ -28,19 +28,33 @@ def only(found, name):
 
 @pytest.mark.parametrize(("num_seeds", "num_points"), [(1, 7), (4, 5), (8, 4)])
 def test_an_interval_misses_the_truth_more_often_than_it_says(num_seeds, num_points):
-    """95 % of 400 intervals cover the slope; the binomial's own spread is 1.1 points, and 3 of it are allowed."""
+    """95 % of 300 intervals cover the slope; the binomial's own spread is 1.3 points, and 3 of it are allowed."""
     rng = np.random.default_rng(0)
     x = np.arange(num_points, dtype=float)
     found = [
-        law_module.slope(x, 2 * x + rng.normal(0, 0.3, (num_seeds, num_points)), seed=trial) for trial in range(400)
+        law_module.slope(x, 2 * x + rng.normal(0, 0.3, (num_seeds, num_points)), seed=trial) for trial in range(300)
     ]
     covered = np.mean([one.low <= 2 <= one.high for one in found])
-    assert abs(covered - 0.95) < 0.035, covered
+    assert abs(covered - 0.95) < 0.039, covered
 
 
 def test_an_interval_depends_on_anything_but_the_numbers():
     rows = np.random.default_rng(1).normal(size=(4, 5))
     assert law_module.slope(range(5), rows) == law_module.slope(range(5), rows)
+
+
+def test_borders_that_fall_on_the_same_grid_points_have_no_error():
+    """The truth lies anywhere between two etas: 95 % of the intervals about the rounded slopes cover it."""
+    rng = np.random.default_rng(0)
+    x = np.arange(7, dtype=float)
+    covered = []
+    for _ in range(400):
+        borders = (
+            0.66 * x + rng.uniform(0, 1) + np.zeros((4, 1))
+        )  # all seeds alike, so nothing but the rounding differs
+        found = law_module.slope(x, np.floor(borders / 0.5) * 0.5 + 0.25, resolution=0.5)
+        covered.append(found.low <= 0.66 <= found.high)
+    assert np.mean(covered) >= 0.95
 
 
 def test_a_seed_without_an_answer_spoils_the_others_or_makes_one_up():

@@ -45,10 +45,14 @@ def judged(name: str, quantity: str, found: Interval, theory: float, bounds: tup
     return Law(name, quantity, *found, theory, bounds, state, evidence)
 
 
-def slope(x: Sequence[float] | Floats, values: Sequence[Sequence[float]], seed: int = 0) -> Interval:
+def slope(
+    x: Sequence[float] | Floats, values: Sequence[Sequence[float]], resolution: float = 0.0, seed: int = 0
+) -> Interval:
     """The slope of least squares of y against x, with a bootstrap interval: over seeds, or over residuals of a single one.
 
-    x: K points. values: y of each seed, K numbers each; a seed in which one is not determined (nan) is left out."""
+    x: K points. values: y of each seed, K numbers each; a seed in which one is not determined (nan) is left out.
+    resolution: the width within which each y is known, which adds its variance, width^2 / 12: in full, since seeds that
+    share a grid of etas share their rounding."""
     x_K = np.asarray(x, np.float64)
     known_SK = _known(values)
     if len(x_K) < 3 or not len(known_SK):
@@ -56,14 +60,17 @@ def slope(x: Sequence[float] | Floats, values: Sequence[Sequence[float]], seed: 
 
     centred_K = x_K - x_K.mean()
     weights_K = centred_K / (centred_K @ centred_K)  # the slope of least squares is weights . y
+    found = float(known_SK.mean(0) @ weights_K)
     if len(known_SK) > 1:
-        return over_replicates(known_SK, lambda mean_K: float(mean_K @ weights_K), seed)
-    y_K = known_SK[0]
-    found = float(y_K @ weights_K)
-    residual_K = y_K - y_K.mean() - found * centred_K
-    draws = generator(seed, "residuals", len(x_K)).integers(0, len(x_K), (_RESAMPLES, len(x_K)))
-    spread = (residual_K[draws] @ weights_K).std()
-    return _interval(found, float(spread), len(x_K) - 2, len(x_K))
+        slopes_S = known_SK @ weights_K
+        draws = generator(seed, "replicates", len(slopes_S)).integers(0, len(slopes_S), (_RESAMPLES, len(slopes_S)))
+        spread, size, freedom = slopes_S[draws].mean(1).std(), len(slopes_S), len(slopes_S) - 1
+    else:
+        residual_K = known_SK[0] - known_SK[0].mean() - found * centred_K
+        draws = generator(seed, "residuals", len(x_K)).integers(0, len(x_K), (_RESAMPLES, len(x_K)))
+        spread, size, freedom = (residual_K[draws] @ weights_K).std(), len(x_K), len(x_K) - 2
+    rounding = resolution**2 / 12 * float(weights_K @ weights_K)
+    return _interval(found, math.sqrt(float(spread) ** 2 + rounding * freedom / size), freedom, size)
 
 
 def over_replicates(values: Sequence[Sequence[float]] | Floats, statistic: Statistic, seed: int = 0) -> Interval:

@@ -47,7 +47,13 @@ def loss_star(runs: pl.DataFrame) -> float:
 
 
 def eta_max(runs: pl.DataFrame) -> float:
-    """log2 of the border of training: halfway between the last eta that trains and the first above the best that does not.
+    """log2 of the border of training, the middle of `border`."""
+    low, high = border(runs)
+    return (low + high) / 2
+
+
+def border(runs: pl.DataFrame) -> tuple[float, float]:
+    """log2 of the last eta that trains and of the first above the best that does not; the border lies between.
 
     runs: equal but for eta. To train is to end below .95 of the initial held-out loss: at the border of a deep rich network
     its units die, and such a run ends at its initial loss, on this side of it or that by rounding. With that margin the
@@ -55,10 +61,11 @@ def eta_max(runs: pl.DataFrame) -> float:
     trains = STABLE & (pl.col(LOSS) < _TRAINED * pl.col("initial/loss"))
     trained = runs.filter(trains)
     if not len(trained):
-        return math.nan
+        return math.nan, math.nan
     best = trained.sort(LOSS)[ETA][0]
     beyond = runs.filter(trains.not_().fill_null(True) & (pl.col(ETA) > best))[ETA].min()
     if beyond is None:
-        return math.nan
+        return math.nan, math.nan
     last = trained.filter(pl.col(ETA) < beyond)[ETA].max()
-    return float(log2([last, beyond]).mean())  # type: ignore[list-item]
+    low, high = log2([last, beyond])  # type: ignore[list-item]
+    return float(low), float(high)

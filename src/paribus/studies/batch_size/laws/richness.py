@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from paribus.studies.batch_size.laws.law import Law, judged, over_replicates, resting_on, slope
-from paribus.studies.batch_size.laws.optimum import eta_max, eta_star
+from paribus.studies.batch_size.laws.optimum import border, eta_max, eta_star
 from paribus.studies.batch_size.laws.settings import (
     DEPTH,
     ETA,
@@ -19,6 +19,7 @@ from paribus.studies.batch_size.laws.settings import (
     is_swept,
     log2,
     measured,
+    seeds,
     told,
     values,
 )
@@ -30,14 +31,14 @@ _TAUS = (0.25, 0.5)
 
 def lazy_optimum(runs: pl.DataFrame) -> list[Law]:
     """eta* ~ gamma^2 where the network is linear in its parameters: its kernel is 1 / gamma^2 of that at gamma = 1."""
-    return _rates(runs, "lazy: η*", pl.col(GAMMA) <= _LAZY, eta_star, lambda depth: 2.0, 0.2)
+    return _rates(runs, "lazy: η*", pl.col(GAMMA) <= _LAZY, eta_star, lambda depth: 2.0, 0.2, lambda group: 0.0)
 
 
 def rich_border(runs: pl.DataFrame) -> list[Law]:
     """eta_max ~ gamma^(2/L): weights grow as gamma^(1/L), so the sharpness falls as gamma^(-2/L).
 
     eta* is not used: at a fixed time it drifts, as rich networks need the longer to leave their start."""
-    return _rates(runs, "rich: η_max", pl.col(GAMMA) >= _RICH, eta_max, lambda depth: 2 / depth, 0.12)
+    return _rates(runs, "rich: η_max", pl.col(GAMMA) >= _RICH, eta_max, lambda depth: 2 / depth, 0.12, _bracket)
 
 
 def _rates(
@@ -47,6 +48,7 @@ def _rates(
     measure: Callable[[pl.DataFrame], float],
     theory: Callable[[int], float],
     margin: float,
+    resolution: Callable[[pl.DataFrame], float],
 ) -> list[Law]:
     """The slope in gamma of an eta, before it is scaled by gamma; of groups at a fixed time with several etas each."""
     laws = []
@@ -58,12 +60,18 @@ def _rates(
         scale = np.array([log2_scale(group, gamma) for gamma in gammas])
         rows = [(np.array(one) + scale).tolist() for one in by_seed(group, GAMMA, measure)]
         expected = theory(depth)
-        found = slope(log2(gammas), rows)
+        found = slope(log2(gammas), rows, resolution(group))
         span = f"γ = {gammas[0]:g} to {gammas[-1]:g}"
         bounds = (expected - margin, expected + margin)
         evidence = resting_on(rows, "gammas", len(gammas))
         laws.append(judged(name, f"log2 slope in γ, {span}, {told(group)}", found, expected, bounds, evidence))
     return laws
+
+
+def _bracket(group: pl.DataFrame) -> float:
+    """The mean width, in log2, between the etas that enclose the borders of a group."""
+    widths = [border(runs) for seed in seeds(group) for runs in seed.partition_by(GAMMA)]
+    return float(np.nanmean([high - low for low, high in widths])) if np.isfinite(widths).any() else 0.0
 
 
 def log2_scale(group: pl.DataFrame, gamma: float) -> float:
