@@ -56,17 +56,29 @@ MaxParallel = Annotated[int | None, typer.Option(help="Runs at once; default: on
 
 @app.command()
 def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Turn the documents of CORPUS.yaml into a token store; a store that is there already is verified.
+    """Turn the documents of CORPUS.yaml into a token store, or zips of images (`kind: image_zips`) into an .npz.
 
-    `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
+    What is there already is verified. `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
     from paribus import config as configs
     from paribus.data.config import CorpusConfig
-    from paribus.data.prepare import prepare as prepare_corpus
+    from paribus.data.supervised import ImageZips
 
-    config = configs.load(corpus, CorpusConfig, overrides or [])
+    tree = configs.resolve(corpus, overrides or [])
+    is_images = "kind" in tree.entries  # a corpus has none
+    config = configs.parse(tree, ImageZips) if is_images else configs.parse(tree, CorpusConfig)
     if dry_run:
         print(configs.dump(config), end="")
         return
+    if isinstance(config, ImageZips):
+        from paribus.data.image_zips import prepare_images
+
+        file, manifest = prepare_images(config)
+        facts = f"{manifest.num_train:,} training and {manifest.num_test:,} test images, {manifest.file.sha256[:12]}"
+        print(f"{file}: {facts}")
+        print(f"next: paribus train RUN.yaml data.kind=images data.source.kind=npz data.source.file={file}")
+        return
+    from paribus.data.prepare import prepare as prepare_corpus
+
     store = prepare_corpus(config)
     print(f"{store.path}: {len(store.documents.id):,} documents, {store.num_tokens:,} tokens, {store.fingerprint[:12]}")
     print(f"next: paribus train RUN.yaml data.store={store.path}")
@@ -353,7 +365,9 @@ def pull(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="run, grid_run, corpus, sweep, eval or study.")] = "run") -> None:
+def schema(
+    kind: Annotated[str, typer.Argument(help="run, grid_run, corpus, image_zips, sweep, eval or study.")] = "run",
+) -> None:
     """Print the JSON Schema of a file, so that an editor completes and checks the YAML.
 
     `paribus schema run > run.schema.json`, then begin a YAML with `# yaml-language-server: $schema=run.schema.json`"""

@@ -11,10 +11,11 @@ from jax import Array
 from numpy.typing import NDArray
 
 from paribus.data.source import Source
+from paribus.objectives.population import population_loss
 from paribus.objectives.regression import loss_of_zero
 from paribus.train.jax_grid.config import Adam
 from paribus.train.jax_grid.devices import run_all, workers
-from paribus.train.jax_grid.heldout import Heldout, hold_out, linear_population_loss, losses_and_hits
+from paribus.train.jax_grid.heldout import Heldout, hold_out, losses_and_hits
 from paribus.train.jax_grid.kernel import Chunk, Lanes, Leaves, Rule, Scales, freeze, train
 from paribus.train.jax_grid.lanes import fastest_lanes
 from paribus.train.jax_grid.problem import Problem, learning_rates, output_scales, theta_0
@@ -46,17 +47,18 @@ class Program:
         """lanes: None measures what is fastest. Raises ConfigError for a batch that the data cannot fill, and for devices
         that are not there."""
         check_batch_size(source, problem.batch_size)
+        self.num_heldout = len(source.heldout.x)
         self.initial_loss = loss_of_zero(problem.loss, source.heldout.y)
         self._problem, self._source = problem, source
         self._gammas = np.asarray(gammas, np.float64)
-        self._rule = Rule(problem.model.activation == "linear", problem.loss, problem.optimizer)
+        self.rule = Rule(problem.model.activation == "linear", problem.loss, problem.optimizer)
         self._devices = workers(devices)
         self.theta_0 = theta_0(problem, source.input_dim, source.output_dim)
-        samples = hold_out(self.theta_0, source.heldout, is_linear=self._rule.is_linear)
+        samples = hold_out(self.theta_0, source.heldout, is_linear=self.rule.is_linear)
         self._heldout = {device: jax.device_put(samples, device) for device in set(self._devices)}
         self._chunk_steps = _steps_of(chunk_bytes, problem, source)
         self._chunk: tuple[int, dict[jax.Device, tuple[Leaves, Chunk]]] | None = None  # the last one, with its number
-        self.lanes = lanes or fastest_lanes(self._rehearse, len(self._gammas), self._chunk_steps)
+        self.lanes = lanes or fastest_lanes(self._rehearse, len(self._gammas), problem.steps, self._chunk_steps)
 
     def begin(self) -> State:
         """Every run before its first step."""
@@ -97,19 +99,19 @@ class Program:
 
     def evaluate(self, state: State) -> dict[str, NDArray[np.float64]]:
         """(R,) each: heldout_loss; heldout_accuracy where there are classes; population_loss where it has a closed form."""
-        sums = self.measure(state, partial(losses_and_hits, self._rule))
-        count = len(self._source.heldout.x)
+        sums = self.measure(state, partial(losses_and_hits, self.rule))
         losses, hits = (
-            np.array([part.sum(dtype=np.float64) / count for part in parts]) for parts in zip(*sums, strict=True)
+            np.array([part.sum(dtype=np.float64) / self.num_heldout for part in parts])
+            for parts in zip(*sums, strict=True)
         )
         metrics = {"heldout_loss": losses}
         if self._source.output_dim > 1:
             metrics["heldout_accuracy"] = hits
         if self._problem.population is not None:
-            known = partial(linear_population_loss, self._rule, self._problem.population, self.theta_0)
+            known = partial(population_loss, self._problem.population, self.theta_0, is_linear=self.rule.is_linear)
             output = output_scales(self._problem, self._source.input_dim, self._gammas)
             metrics["population_loss"] = np.array(
-                [known(tuple(leaf[run] for leaf in state.u), output[run]) for run in range(len(output))]
+                [known([leaf[run] for leaf in state.u], output=output[run]) for run in range(len(output))]
             )
         return metrics
 
@@ -140,7 +142,7 @@ class Program:
         runs = Lanes(state.u, state.moments, state.ended)
         lanes, its_scales = jax.tree.map(lambda leaf: leaf[padded], (runs, scales))
         limit = np.float32(DIVERGED * self.initial_loss)
-        done = train(self._rule, self.lanes, *data[device], lanes, its_scales, span, limit)
+        done = train(self.rule, self.lanes, *data[device], lanes, its_scales, span, limit)
         lanes, losses = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(group)], done)
         return lanes, losses[:, span[1] : span[2]]
 
@@ -149,9 +151,9 @@ class Program:
         start = self._begin(lanes)
         at_rest = Scales(np.zeros((lanes, self._problem.model.depth), np.float32), np.ones(lanes, np.float32))
         runs = Lanes(start.u, start.moments, start.ended)
-        span = np.array([0, 0, min(steps, self._chunk_steps)], np.int32)
+        span = np.array([0, 0, steps], np.int32)
         data = self._data(0)[self._devices[0]]
-        _, losses = train(self._rule, lanes, *data, runs, at_rest, span, np.float32(np.inf))
+        _, losses = train(self.rule, lanes, *data, runs, at_rest, span, np.float32(np.inf))
         losses.block_until_ready()
 
     def _groups(self, runs: NDArray[np.int64]) -> list[Group]:
@@ -172,7 +174,7 @@ class Program:
         rest = ((0, self._chunk_steps - count), (0, 0), (0, 0))  # the shapes of every chunk are the same
         x, y = (np.pad(part, rest) if rest[0][1] else part for part in found)
         weights, x, y = jax.device_put((self.theta_0, x, y), self._devices[0])
-        zs = freeze(weights, x, np.int32(count), self._rule.is_linear)
+        zs = freeze(weights, x, np.int32(count), self.rule.is_linear)
         return {device: jax.device_put((weights, Chunk(x, y, zs)), device) for device in set(self._devices)}
 
     def _scales(self, etas: NDArray[np.float64]) -> Scales:
