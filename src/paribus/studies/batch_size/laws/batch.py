@@ -23,7 +23,6 @@ from paribus.studies.batch_size.laws.settings import (
     values,
 )
 
-TEMPERATURE = 2.0**-11  # eta / B, at which batches of 1 to 64 of the study's fixed data end alike
 _SMALL, _LARGE = (1, 16), (256, 2048)
 _COLLAPSING = 64  # the largest batch that collapses with a batch of one
 _MARGIN = 0.02
@@ -34,6 +33,8 @@ def eta_against_batch(runs: pl.DataFrame) -> list[Law]:
     2018, equation 2.11). Fixed time follows another law and is left out."""
     laws = []
     for group in _one_pass(runs):
+        if not is_swept(group, BATCH):
+            continue
         batches = values(group, BATCH)
         rows = by_seed(group, BATCH, eta_star)
         table, points = np.array(rows), np.array(batches)
@@ -51,10 +52,10 @@ def eta_against_batch(runs: pl.DataFrame) -> list[Law]:
 
 
 def _one_pass(runs: pl.DataFrame) -> list[pl.DataFrame]:
-    """Groups over B and eta at gamma = 1 with one pass over fixed data and the squared error: the law's setting."""
+    """Groups over B at gamma = 1 with one pass over fixed data and the squared error: the setting of both laws."""
     kept = runs.filter((pl.col(GAMMA) == 1) & (pl.col("loss") == "mse"))
     found = [group for group in alike(kept, BATCH) if is_fixed(group) and is_only(group, "train.budget.epochs", 1)]
-    return [group for group in found if is_swept(group, BATCH) and group[BATCH].n_unique() >= 3]
+    return [group for group in found if group[BATCH].n_unique() >= 3]
 
 
 def _saturation(group: pl.DataFrame, rows: list[list[float]], log2_batch: Floats) -> list[Law]:
@@ -83,15 +84,16 @@ def fit_noise(log2_batch: Floats, log2_eta: Floats) -> tuple[float, float]:
 
 def temperature_collapse(runs: pl.DataFrame) -> list[Law]:
     """At one temperature eta / B the final held-out loss does not depend on B while the batches are small: the noise of
-    SGD is set by eta / B (Smith & Le 2018). Large batches must leave that curve, or the check would show nothing."""
+    SGD is set by eta / B (Smith & Le 2018). Large batches must leave that curve, or the check would show nothing.
+
+    runs: with one eta for each batch size, all at the very same eta / B."""
     laws = []
     for group in _one_pass(runs):
-        at = group.filter(pl.col(ETA) / pl.col(BATCH) == TEMPERATURE)
-        small = at.filter(pl.col(BATCH) <= _COLLAPSING)
-        large = at.filter(pl.col(BATCH) >= 2048)
-        if small[BATCH].n_unique() < 3:
+        temperatures = (group[ETA] / group[BATCH]).unique()
+        small, large = group.filter(pl.col(BATCH) <= _COLLAPSING), group.filter(pl.col(BATCH) >= _LARGE[1])
+        if len(temperatures) > 1 or small[BATCH].n_unique() < 3:
             continue
-        shown = f"η/B = 2^−11, {told(group)}"
+        shown = f"η/B = {_power(temperatures[0])}, {told(group)}"
         batches = values(small, BATCH)
         rows = by_seed(small, BATCH, _ended)
         spread = over_replicates(rows, lambda mean: float(np.ptp(mean) / mean.mean()))
@@ -107,6 +109,11 @@ def temperature_collapse(runs: pl.DataFrame) -> list[Law]:
         bounds = (math.log2(1 + _MARGIN), math.inf)
         laws.append(judged("temperature: its end", quantity, apart, math.nan, bounds, evidence))
     return laws
+
+
+def _power(value: float) -> str:
+    exponent = math.log2(value)
+    return f"2^{exponent:.0f}^" if exponent.is_integer() else f"{value:g}"
 
 
 def _seeds_at(small: pl.DataFrame, large: pl.DataFrame, batch: float) -> list[pl.DataFrame]:
