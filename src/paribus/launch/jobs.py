@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 from paribus import experiment
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
+from paribus.train.cluster import RayConfig, SlurmConfig
+from paribus.train.config import LaunchConfig
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",  # PyTorch, MKL's fallback
@@ -29,7 +31,11 @@ class Job(NamedTuple):
 
     run: RunDir
     command: tuple[str, ...]
-    threads: int | None = None  # CPU threads that the run asks for; None: the launcher's share
+    threads: int | None = None  # CPU threads a process; None: the launcher's share
+    cpus: int = 1  # of all its processes
+    gpus: int = 0
+    slurm: SlurmConfig = SlurmConfig()  # what it asks of a cluster; its own cpus and gpus overrule those above
+    ray: RayConfig = RayConfig()
 
 
 class Ending(NamedTuple):
@@ -74,8 +80,15 @@ def make_jobs(configs: Sequence[RunConfig], share: int) -> list[Job]:
         run = experiment.place(config)
         definite = with_threads(config, run, share)
         experiment.hold(run, definite)
-        jobs[run.path] = Job(run, train_command(run.path), definite.launch.threads)
+        jobs[run.path] = job_of(run, definite.launch)
     return list(jobs.values())
+
+
+def job_of(run: RunDir, launch: LaunchConfig) -> Job:
+    """The job that trains a run; nothing is written."""
+    gpus = launch.num_processes if launch.device == "cuda" else 0
+    cpus = launch.num_processes * (launch.threads or 1)
+    return Job(run, train_command(run.path), launch.threads, cpus, gpus, launch.slurm, launch.ray)
 
 
 def with_threads(config: RunConfig, run: RunDir, share: int) -> RunConfig:

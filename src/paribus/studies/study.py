@@ -16,7 +16,7 @@ from paribus.config import Section
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
 from paribus.errors import ConfigError, RunError, RunFailed
-from paribus.launch import grid, local
+from paribus.launch import grid, launcher
 from paribus.launch.grid import SweepConfig
 from paribus.report.page import write_report
 from paribus.run_config import RunConfig
@@ -38,7 +38,14 @@ class StudyConfig(Section):
     runs: str = Field("runs", description="the folder below which everything is written")
 
 
-def run_study(name: str, size: str, overrides: Sequence[str], max_parallel: int | None, dry_run: bool) -> None:
+def run_study(
+    name: str,
+    size: str,
+    overrides: Sequence[str],
+    max_parallel: int | None,
+    dry_run: bool,
+    on: launcher.Place = "local",
+) -> None:
     """Prepare, sweep and draw; what is done already is skipped. `size` is a YAML of the study, a path, or `report`.
 
     Prints the report's path last. Raises RunFailed when a run failed: the report is drawn all the same."""
@@ -50,11 +57,14 @@ def run_study(name: str, size: str, overrides: Sequence[str], max_parallel: int 
     config, sweeps = load(file, overrides)
     runs = [run for sweep in sweeps.values() for run in sweep]
     if dry_run:
+        scripts = launcher.scripts(runs, on, max_parallel)
         print("\n".join(plan(config, runs)))
+        for script in scripts:
+            print(f"\n{script}")
         return
     for corpus in config.corpora.values():
         prepare(corpus)
-    result = local.sweep(runs, max_parallel)
+    result = launcher.sweep(runs, on, max_parallel)
     folder = Path(config.runs) / config.folder
     rundir.write_json(folder / "study.json", {"file": str(file.resolve()), "overrides": list(overrides)})
     page = draw(name, config, sweeps, file, overrides)
