@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -51,7 +51,14 @@ Overrides = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, do nothing.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when an evaluation by a script has failed.")]
-MaxParallel = Annotated[int | None, typer.Option(help="Runs at once; default: one per core.", min=1)]
+MaxParallel = Annotated[
+    int | None,
+    typer.Option(help="Runs at once; default: one per core here, as many as there is room for on a cluster.", min=1),
+]
+On = Annotated[
+    Literal["local", "slurm", "ray"],
+    typer.Option("--on", help="Where the runs execute; `launch.slurm` and `launch.ray` say what each asks for."),
+]
 
 
 @app.command()
@@ -159,21 +166,30 @@ def evaluate(
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml")],
     overrides: Overrides = None,
+    on: On = "local",
     max_parallel: MaxParallel = None,
     dry_run: DryRun = False,
     strict: Strict = False,
 ) -> None:
-    """Run every point of a grid in worker processes; what is done is skipped, what is unfinished is resumed.
+    """Run every point of a grid; what is done is skipped, what is unfinished is resumed, a failing run stops no other.
 
-    `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`"""
+    On this machine: `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`
+
+    As arrays of Slurm jobs: `paribus sweep sweep.yaml --on slurm launch.slurm.partition=gpu launch.slurm.gpus=1`;
+    `--dry-run` shows the scripts. The jobs go on without this command, and the same one watches them again.
+
+    As tasks of a Ray cluster: `paribus sweep sweep.yaml --on ray launch.ray.address=auto`"""
     from paribus.evals.results import failures, refuse_failed
-    from paribus.launch import grid, jobs, local
+    from paribus.launch import grid, jobs, launcher
 
     configs = grid.expand(file, overrides or [])
     if dry_run:
+        scripts = launcher.scripts(configs, on, max_parallel)
         print("\n".join(jobs.plan(configs)))
+        for script in scripts:
+            print(f"\n{script}")
         return
-    result = local.sweep(configs, max_parallel)
+    result = launcher.sweep(configs, on, max_parallel)
     print(result.line())
     if result.signal:
         print("next: the same command, which goes on from there")
@@ -243,6 +259,7 @@ def study(
         list[str] | None,
         typer.Option("--plots", metavar="FIGURE", help="Only figures whose names begin so; repeat it for several."),
     ] = None,
+    on: On = "local",
     max_parallel: MaxParallel = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="Print what the runs came to, keep nothing.")] = False,
     dry_run: DryRun = False,
@@ -253,7 +270,7 @@ def study(
     from paribus.studies.study import Options, run_study
 
     options = Options(overrides or [], settings or [], only or [], plots or [])
-    run_study(name, size, options, max_parallel=max_parallel, dry_run=dry_run, no_save=no_save)
+    run_study(name, size, options, on=on, max_parallel=max_parallel, dry_run=dry_run, no_save=no_save)
 
 
 @app.command()

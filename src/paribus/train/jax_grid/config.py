@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from paribus.config import Fraction, PositiveCount, PositiveFloat, Section
+from paribus.train.cluster import RayConfig, SlurmConfig
 
 
 class Sgd(Section):
@@ -106,3 +107,5 @@ class GridLaunch(Section):
     )
     checkpoint_every_s: PositiveFloat = 10.0
     progress: bool = Field(True, description="progress bars on stderr")
+    slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()
