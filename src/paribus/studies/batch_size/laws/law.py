@@ -88,6 +88,16 @@ def over_replicates(values: Sequence[Sequence[float]] | Floats, statistic: Stati
     return _interval(mean, float(spread), size - 1, size)
 
 
+def mean_spread(values: Sequence[Sequence[float]]) -> Interval:
+    """How far K values spread within a seed, (max - min) / mean, on average over seeds.
+
+    Within each: seeds differ in scale, and deviations of opposite signs must not cancel."""
+    known_SK = _known(values)
+    if not known_SK.size:
+        return _UNKNOWN
+    return over_replicates((np.ptp(known_SK, 1) / known_SK.mean(1))[:, None], lambda mean: float(mean[0]))
+
+
 def _known(values: Sequence[Sequence[float]] | Floats) -> Floats:
     table_SK = np.atleast_2d(np.asarray(values, np.float64))
     return table_SK[np.isfinite(table_SK).all(1)]
