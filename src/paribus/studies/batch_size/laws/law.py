@@ -35,13 +35,12 @@ class Law(NamedTuple):
 def judged(name: str, quantity: str, found: Interval, theory: float, bounds: tuple[float, float], evidence: str) -> Law:
     """The verdict by inclusion (Schuirmann 1987): an interval within the bounds holds, one that misses them fails.
 
-    Without an interval the estimate itself decides."""
-    low, high = (found.mean, found.mean) if math.isnan(found.low) else (found.low, found.high)
-    inside = bounds[0] <= low and high <= bounds[1]
-    outside = high < bounds[0] or low > bounds[1]
+    Without an interval nothing is decided: one seed may say anything."""
+    inside = bounds[0] <= found.low and found.high <= bounds[1]
+    outside = found.high < bounds[0] or found.low > bounds[1]
     state: State = "holds" if inside else "fails" if outside else "inconclusive"
     if math.isnan(found.mean):
-        state, evidence = "inconclusive", f"not determined: {evidence}"
+        evidence = f"not determined: {evidence}"
     return Law(name, quantity, *found, theory, bounds, state, evidence)
 
 
