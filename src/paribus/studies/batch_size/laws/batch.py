@@ -42,10 +42,10 @@ def eta_against_batch(runs: pl.DataFrame) -> list[Law]:
             inside = (points >= low) & (points <= high)
             if inside.sum() >= 3:
                 part = table[:, inside].tolist()
-                quantity = f"log2 slope of η* in B, B = {low} to {high}, {told(group)}"
+                quantity = f"log2 slope of η⋆ in B, B = {low} to {high}, {told(group)}"
                 evidence = resting_on(part, "batch sizes", int(inside.sum()))
                 found = slope(log2(points[inside]), part)
-                laws.append(judged("batch size: η*", quantity, found, theory, bounds, evidence))
+                laws.append(judged("batch size: η⋆", quantity, found, theory, bounds, evidence))
         if batches[0] <= _SMALL[1] and batches[-1] >= _LARGE[0] and len(batches) >= 5:
             laws += _saturation(group, rows, log2(batches))
     return laws
@@ -65,8 +65,8 @@ def _saturation(group: pl.DataFrame, rows: list[list[float]], log2_batch: Floats
     rms = over_replicates(rows, lambda mean: fit_noise(log2_batch, mean)[1])
     name, span = "batch size: saturation", told(group)
     return [
-        judged(name, f"B_n of η* = η_∞ / (1 + B_n / B), {span}", noise, math.nan, (100.0, 1000.0), evidence),
-        judged(name, f"misfit of η_∞ / (1 + B_n / B), rms of log2 η*, {span}", rms, 0.0, (-math.inf, 0.25), evidence),
+        judged(name, f"B_n of η⋆ = η_∞ / (1 + B_n/B), {span}", noise, math.nan, (100.0, 1000.0), evidence),
+        judged(name, f"misfit of η_∞ / (1 + B_n / B), rms of log2 η⋆, {span}", rms, 0.0, (-math.inf, 0.25), evidence),
     ]
 
 
