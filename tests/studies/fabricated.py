@@ -33,7 +33,7 @@ def fabricate(folder: Path, size: str, loss: Loss, categories: tuple[str, ...] =
 
     A run's mean loss in a category is what `loss` says; windows differ in difficulty, alike for all runs that share them.
     """
-    _, sweeps = load(find("ergodic", size), [f"runs={folder}"])
+    _, sweeps = load(find("ergodic", size), Options([f"runs={folder}"]))
     return {
         sweep: [
             _write(
