@@ -19,7 +19,7 @@ from paribus.evals.results import EvalResult, write_result
 from paribus.evals.scoring import EvalContext
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, write_json, write_text
-from paribus.studies.study import find, load
+from paribus.studies.study import Options, find, load
 
 CATEGORIES = ("cs.AI", "cs.CE", "cs.CV", "cs.DS", "cs.IT", "cs.NE", "cs.PL", "cs.SY", "math.AC", "math.GR", "math.ST")
 WINDOWS = 6  # a category
