@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paribus.data.config import CorpusConfig
+from paribus.grid.config import GridRun
 from paribus.launch.grid import SweepConfig
 from paribus.mistakes import expected, options
 from paribus.run_config import RunConfig
@@ -71,8 +72,14 @@ zip:                          # the first of each, then the second of each
 by the base's name, the keys that vary and their values: `tiny-k4-order0-weights0`.
 """
 
+GRID = """\
+A model of kind `mlp` makes a run one of the grid engine's. Those of a sweep that differ only in `train.eta` and
+`model.gamma` are one program: compiled once, trained side by side, in one directory.
+"""
+
 PARTS: list[tuple[str, str, type[BaseModel]]] = [
     ("A run: `paribus train RUN.yaml`", "", RunConfig),
+    ("A run of the grid engine: `paribus train RUN.yaml`", GRID, GridRun),
     ("A sweep: `paribus sweep SWEEP.yaml`", SWEEP, SweepConfig),
     ("A corpus: `paribus prepare CORPUS.yaml`", "", CorpusConfig),
 ]

@@ -4,7 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from paribus.data.source import Samples, Source
+from paribus.data.source import Source
+from paribus.data.teachers import Samples
 
 
 def fresh(input_dim: int = 6, outputs: int = 1, num_heldout: int = 50) -> Source:

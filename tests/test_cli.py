@@ -307,7 +307,7 @@ def test_the_version_and_settings_that_show_takes(paribus, asked):
     path = asked()
     assert "lr: 0.5" in paribus("show", path, "train.optimizer.lr=0.5")[1]
     assert paribus("show", path, path, "seeds.order=3") == (0, "no key differs\n", "")
-    refused(paribus("study", "ergodc", "smoke"), "did you mean ergodic?")
+    refused(paribus("study", "ergodc", "smoke"), 'did you mean "ergodic"?')
 
 
 def test_a_checkpoint_that_does_not_exist(paribus, tmp_path):

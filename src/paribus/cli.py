@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from paribus.errors import ParibusError
+
+if TYPE_CHECKING:
+    from paribus.config import Section
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,9 +90,15 @@ def train(
 
     `paribus train examples/coins.yaml train.optimizer.lr=1e-3 seeds.weights=7`"""
     from paribus import experiment
+    from paribus.errors import ConfigError
     from paribus.evals.results import failures, refuse_failed
+    from paribus.grid import programs
     from paribus.launch import deletion, jobs, torchrun
 
+    if placed := programs.open_program(run, overrides or []):
+        if delete_run_directory or strict:
+            raise ConfigError("--delete-run-directory and --strict: a run of the grid engine has no use for them")
+        sys.exit(jobs.train_program(placed, dry_run))
     directory, config = experiment.open_run(run, overrides or [])
     if delete_run_directory:
         deletion.refuse_existing(directory)
@@ -145,14 +154,12 @@ def sweep(
     """Run every point of a grid in worker processes; what is done is skipped, what is unfinished is resumed.
 
     `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`"""
-    from paribus import experiment
     from paribus.evals.results import failures, refuse_failed
-    from paribus.launch import grid, local
+    from paribus.launch import grid, jobs, local
 
     configs = grid.expand(file, overrides or [])
     if dry_run:
-        for config in configs:
-            print("\n".join(experiment.plan(experiment.place(config), config)))
+        print("\n".join(jobs.plan(configs)))
         return
     result = local.sweep(configs, max_parallel)
     print(result.line())
@@ -191,21 +198,50 @@ def report(
 
 
 @app.command()
+def table(
+    paths: Annotated[list[Path], typer.Argument(help="Run directories, or folders that hold some.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.parquet or NAME.csv.")] = Path("runs.parquet"),
+    what: Annotated[
+        str, typer.Option(help="runs: one row a run; losses, evaluations: of every step, of the grid engine's runs.")
+    ] = "runs",
+) -> None:
+    """Write any runs as one table for other programs; in Python, `paribus.load_runs(PATH)` gives the same.
+
+    `paribus table runs/batch_size -o runs.csv`"""
+    from paribus.report.tables import write_table
+
+    print(f"{out}: {len(write_table(paths, out, what)):,} rows")
+
+
+@app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="The study: ergodic or insertion.")],
+    name: Annotated[str, typer.Argument(help="The study: ergodic, insertion or batch_size.")],
     size: Annotated[
         str, typer.Argument(help="`smoke`, another YAML of the study, a path to your own, or `report`.")
     ] = "smoke",
     overrides: Overrides = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", "-n", metavar="SWEEP", help="This sweep only; repeat it for several.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-o", metavar="KEY=VALUE", help="A setting of every run, e.g. train.budget.epochs=5"),
+    ] = None,
+    plots: Annotated[
+        list[str] | None,
+        typer.Option("--plots", metavar="FIGURE", help="Only figures whose names begin so; repeat it for several."),
+    ] = None,
     max_parallel: MaxParallel = None,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Print what the runs came to, keep nothing.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Carry a study from raw text to its report: prepare, sweep, evaluate, draw.
 
     `paribus study ergodic smoke` takes minutes on two cores; `paribus study ergodic paper --dry-run` shows the full plan."""
-    from paribus.studies.study import run_study
+    from paribus.studies.study import Options, run_study
 
-    run_study(name, size, overrides or [], max_parallel, dry_run)
+    options = Options(overrides or [], settings or [], only or [], plots or [])
+    run_study(name, size, options, max_parallel=max_parallel, dry_run=dry_run, no_save=no_save)
 
 
 @app.command()
@@ -222,20 +258,30 @@ def show(
 
     `paribus show a.yaml b.yaml` or `paribus show runs/ergodic/k4-seed0-1a2b3c4d train.optimizer.lr=1e-3`"""
     from paribus import config as configs
-    from paribus import experiment
     from paribus.errors import ConfigError
 
     overrides = [word for word in rest or [] if "=" in word]
     others = [Path(word) for word in rest or [] if "=" not in word]
     if len(others) > 1:
         raise ConfigError(f"show: two runs can be compared, found {len(others) + 1}")
-    one = experiment.read(run, overrides)
+    one = _any_config(run, overrides)
     if not others:
         print(configs.dump(one), end="")
         return
-    two = experiment.read(others[0], overrides)
+    two = _any_config(others[0], overrides)
     differing = configs.difference(one.model_dump(mode="json"), two.model_dump(mode="json"))
     print("\n".join(f"{key}: {a} | {b}" for key, a, b in differing) or "no key differs")
+
+
+def _any_config(path: Path, overrides: list[str]) -> "Section":
+    """The config of a run of either kind, or of a program of the grid engine."""
+    from paribus import experiment
+    from paribus.grid import programs
+
+    placed = programs.open_program(path, overrides)
+    if placed is None:
+        return experiment.read(path, overrides)
+    return placed.config if path.is_dir() else next(placed.config.runs())
 
 
 @app.command()
@@ -307,7 +353,7 @@ def pull(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="run, corpus, sweep, eval or study.")] = "run") -> None:
+def schema(kind: Annotated[str, typer.Argument(help="run, grid_run, corpus, sweep, eval or study.")] = "run") -> None:
     """Print the JSON Schema of a file, so that an editor completes and checks the YAML.
 
     `paribus schema run > run.schema.json`, then begin a YAML with `# yaml-language-server: $schema=run.schema.json`"""

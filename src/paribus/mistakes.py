@@ -59,12 +59,12 @@ def broken(root: Node) -> list[Mistake]:
 
 
 def explain(error: ValidationError, root: Node, schema: Any) -> list[Mistake]:
-    """One mistake per place: of a union's branches only the one that got deepest into the value."""
+    """One mistake per place: of a union's branches the one that got deepest into the value, or that said what is wrong."""
     mistakes: dict[Keys, Mistake] = {}
     for detail in error.errors(include_url=False):
         mistake = _mistake(dict(detail), root, schema)
-        if mistake:
-            mistakes.setdefault(mistake.keys, mistake)
+        if mistake and (mistake.keys not in mistakes or detail["type"] == "value_error"):
+            mistakes[mistake.keys] = mistake
     outer = {keys[:length] for keys in mistakes for length in range(len(keys))}
     return [mistake for keys, mistake in mistakes.items() if keys not in outer]
 

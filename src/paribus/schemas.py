@@ -6,12 +6,14 @@ from paribus.config import Section, json_schema
 from paribus.data.config import CorpusConfig
 from paribus.errors import ConfigError
 from paribus.evaluation import EvalFile
+from paribus.grid.config import GridRun
 from paribus.launch.grid import SweepConfig
 from paribus.run_config import RunConfig
 from paribus.studies.study import StudyConfig
 
 FILES: dict[str, type[Section]] = {
     "run": RunConfig,
+    "grid_run": GridRun,
     "corpus": CorpusConfig,
     "sweep": SweepConfig,
     "eval": EvalFile,

@@ -144,10 +144,10 @@ REFUSED = {
     ],
     "base: bose.yaml\n": ['sweep.yaml:1: bose.yaml: no such file, did you mean "base.yaml"?'],
     "base: base.yaml\ngrid:\n  seeds.order: []\n": [
-        'sweep.yaml:3: grid."seeds.order": found an empty list, expected a list (at least 1)'
+        'sweep.yaml:3: grid."seeds.order": found an empty list, expected a list (at least 1) or a mapping'
     ],
     "base: base.yaml\ngrid:\n  seeds.order: 3\n": [
-        'sweep.yaml:3: grid."seeds.order": found 3, expected a list (at least 1)'
+        'sweep.yaml:3: grid."seeds.order": found 3, expected a list (at least 1) or a mapping'
     ],
     "base: base.yaml\npoints: []\n": [
         "sweep.yaml:2: points: found an empty list, expected a list of mappings (at least 1)"
@@ -177,6 +177,16 @@ REFUSED = {
     ],
     "base:\n  extends: base.yaml\n  train: {batch_size: x}\ngrid: {seeds.order: [1, 2]}\n": [
         'sweep.yaml:3: train.batch_size: found "x", expected a whole number >= 1'
+    ],
+    # ranges
+    "base: base.yaml\ngrid:\n  train.optimizer.lr: {log2: [1, 0]}\n": [
+        'sweep.yaml:3: grid."train.optimizer.lr": from 1 up to 0 by 1 there are no values'
+    ],
+    "base: base.yaml\ngrid:\n  train.optimizer.lr: {log2: [0, 1], log10: [0, 1]}\n": [
+        'sweep.yaml:3: grid."train.optimizer.lr": exactly one of log2 and log10 is expected, found both'
+    ],
+    "base: base.yaml\ngrid:\n  train.optimizer.lr: {log: [0, 1]}\n": [
+        'sweep.yaml:3: grid."train.optimizer.lr".log: unknown key, did you mean "log2"?'
     ],
     # names
     "base: base.yaml\nname: k{data.categories.k}\ngrid: {seeds.order: [0, 1], data.categories.k: [1, 2]}\n": [
@@ -246,3 +256,10 @@ def test_a_sweep_of_python_values_is_one_too(tmp_path):
     (tmp_path / "base.yaml").write_text(BASE)
     (tmp_path / "sweep.yaml").write_text(dump(sweep))
     assert [run.name for run in expand(Path(tmp_path / "sweep.yaml"))] == ["tiny-order0"]
+
+
+def test_a_range_is_exact_at_every_power_and_has_both_ends(sweep):
+    text = "base: base.yaml\ngrid: {train.optimizer.lr: {log2: [-12, 12]}, seeds.order: [0]}\n"
+    assert [run.train.optimizer.lr for run in sweep(text)] == [2.0**e for e in range(-12, 13)]
+    text = "base: base.yaml\nzip: {train.optimizer.lr: {log10: [-1, 1], step: 0.5}, seeds.order: [0, 1, 2, 3, 4]}\n"
+    assert [run.train.optimizer.lr for run in sweep(text)] == [0.1, 10**-0.5, 1.0, 10**0.5, 10.0]

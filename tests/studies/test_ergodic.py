@@ -203,12 +203,12 @@ def test_a_study_resumes_skips_what_is_done_and_redraws(tmp_path, monkeypatch, c
     (tmp_path / "mine.yaml").write_text(
         json.dumps({"folder": "ergodic-mine", "title": "Mine", "sweeps": {"text": sweep}})
     )
-    study.run_study("ergodic", "mine.yaml", [], 2, dry_run=False)
+    study.run_study("ergodic", "mine.yaml", max_parallel=2)
     first = capfd.readouterr().out
     assert "2 runs: 2 done" in first
     assert first.splitlines()[-1] == f"report: {tmp_path / 'runs/ergodic-mine/report.html'}"
-    study.run_study("ergodic", "mine.yaml", [], 2, dry_run=False)
+    study.run_study("ergodic", "mine.yaml", max_parallel=2)
     assert "2 runs: 2 done (2 already)" in capfd.readouterr().out
     (tmp_path / "runs/ergodic-mine/report.html").unlink()
-    study.run_study("ergodic", "report", [], None, dry_run=False)
+    study.run_study("ergodic", "report")
     assert (tmp_path / "runs/ergodic-mine/report.html").exists()

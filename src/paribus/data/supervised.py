@@ -54,7 +54,9 @@ class Digits(Section):
 
 
 class Npz(Section):
-    """An .npz with X_train, y_train, X_test, y_test, or x_train ...: uint8 images and integer labels."""
+    """An .npz with X_train, y_train, X_test, y_test, or x_train .., or train_images, train_labels, test_images, test_labels.
+
+    Images are uint8, labels whole numbers 0 .. K - 1."""
 
     kind: Literal["npz"] = "npz"
     file: str

@@ -1,5 +1,6 @@
 """A sweep becomes a list of runs: `base:` and what varies, as `grid:` (all combinations), `zip:` (in step) and `points:`."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,14 +8,55 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from paribus.config import Section, difference, parse, resolve
+from paribus.config import PositiveFloat, Section, difference, parse, resolve
 from paribus.errors import ConfigError
+from paribus.grid.config import GridRun, is_grid_run
 from paribus.mistakes import Mistake, refusal
 from paribus.run_config import RunConfig
 from paribus.tree import Change, Keys, Node, Where, did_you_mean, dotted, found, plain, planted, put_all, split, walk
 from paribus.yaml12 import changes, follow, inherit
+
+AnyRun = RunConfig | GridRun
+Exponents = tuple[float, float]
+MAX_VALUES = 10_000  # of one range: more is a slip of the pen
+
+
+class Range(Section):
+    """Values that are spaced evenly on a logarithmic scale, e.g. `{log2: [-12, 12]}` or `{log10: [-5, 5], step: 0.5}`."""
+
+    log2: Exponents | None = Field(None, description="the first and the last exponent of 2")
+    log10: Exponents | None = Field(None, description="the first and the last exponent of 10")
+    step: PositiveFloat = Field(1.0, description="between exponents")
+
+    @model_validator(mode="after")
+    def _is_one_range(self) -> "Range":
+        if (self.log2 is None) == (self.log10 is None):
+            raise ValueError(
+                f"exactly one of log2 and log10 is expected, found {'both' if self.log2 is not None else 'none'}"
+            )
+        first, last = self.exponents
+        if not 0 <= (last - first) / self.step < MAX_VALUES:
+            raise ValueError(
+                f"from {first:g} up to {last:g} by {self.step:g} there are "
+                f"{'no values' if last < first else f'more than {MAX_VALUES:,} values'}"
+            )
+        return self
+
+    @property
+    def exponents(self) -> Exponents:
+        found = self.log10 if self.log2 is None else self.log2
+        assert found is not None
+        return found
+
+    def values(self) -> list[float]:
+        """In ascending order; the last exponent is one of them where the step hits it."""
+        first, last = self.exponents
+        count = math.floor((last - first) / self.step + 1e-9) + 1
+        base = 2.0 if self.log2 is not None else 10.0
+        return [base ** (first + i * self.step) for i in range(count)]
+
 
 Values = Annotated[list[Any], Field(min_length=1)]
 
@@ -27,8 +69,8 @@ class SweepConfig(Section):
         None, description="of each run, e.g. `k{data.categories.k}-seed{seeds.order}`; null: base name, keys and values"
     )
     overrides: dict[str, Any] = Field({}, description="key -> value: what every run changes in the base")
-    grid: dict[str, Values] = Field({}, description="key -> values: every combination")
-    zip: dict[str, Values] = Field(
+    grid: dict[str, Values | Range] = Field({}, description="key -> values, or their range: every combination")
+    zip: dict[str, Values | Range] = Field(
         {}, description="key -> values, all of one length: the first of each, the second, ..."
     )
     points: Annotated[list[dict[str, Any]], Field(min_length=1)] = Field(
@@ -37,14 +79,15 @@ class SweepConfig(Section):
 
     @field_validator("zip")
     @classmethod
-    def _in_step(cls, lists: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        if len({len(values) for values in lists.values()}) > 1:
-            told = ", ".join(f"{key} has {len(values)}" for key, values in lists.items())
+    def _in_step(cls, lists: dict[str, list[Any] | Range]) -> dict[str, list[Any] | Range]:
+        counts = {key: len(v.values() if isinstance(v, Range) else v) for key, v in lists.items()}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{key} has {count}" for key, count in counts.items())
             raise ValueError(f"the lists must be equally long: {told}")
         return lists
 
 
-def expand(source: Path | str | Node, overrides: Sequence[str] = ()) -> list[RunConfig]:
+def expand(source: Path | str | Node, overrides: Sequence[str] = ()) -> list[AnyRun]:
     """Turn a sweep, from its file or as a node of a bigger one, into its runs; `overrides` hold for every run.
 
     Raises ConfigError: every mistake of every run once, at its line; a key set twice; names that are not unique."""
@@ -55,7 +98,7 @@ def expand(source: Path | str | Node, overrides: Sequence[str] = ()) -> list[Run
         raise refusal(mistakes)
     link = root.get("base")
     base = inherit(link) if isinstance(link.value, dict) else follow(link)
-    runs: list[RunConfig] = []
+    runs: list[AnyRun] = []
     lines: dict[str, None] = {}  # the runs share most mistakes
     for point in _points(root):
         try:
@@ -78,7 +121,7 @@ def _points(root: Node) -> Iterator[list[Change]]:
 
     def along(part: str) -> list[list[Change]]:
         return [
-            [(keys, value._replace(where=axis.where)) for value in axis.items]
+            [(keys, value._replace(where=axis.where)) for value in _values(axis)]
             for keys, axis in _changes(root.get(part))
         ]
 
@@ -87,6 +130,13 @@ def _points(root: Node) -> Iterator[list[Change]]:
     points = [_changes(point) for point in root.get("points").items]
     for combination in product(*axes, rows or [[]], points or [[]]):
         yield [change for changed in combination for change in changed]
+
+
+def _values(axis: Node) -> list[Node]:
+    """What a key of a grid takes one after another: the items of a list, the values of a range."""
+    if isinstance(axis.value, list):
+        return axis.items
+    return planted(parse(axis, Range).values(), axis.where).items
 
 
 def _set_twice(root: Node, given: list[Change]) -> list[Mistake]:
@@ -117,22 +167,23 @@ def _set_twice(root: Node, given: list[Change]) -> list[Mistake]:
 # --- names -------------------------------------------------------------------------------------------------------------
 
 
-def _named(tree: Node, root: Node, point: list[Change]) -> RunConfig:
+def _named(tree: Node, root: Node, point: list[Change]) -> AnyRun:
     """The run that `tree` describes, under its own name: the template filled in, or the base's name and what varies."""
     template = root.get("name")
+    schema: type[AnyRun] = GridRun if is_grid_run(tree) else RunConfig
     if template.value is not None:
         nameless = tree.get("name").value is None
-        config = parse(put_all(tree, [(("name",), template)]) if nameless else tree, RunConfig)
+        config = parse(put_all(tree, [(("name",), template)]) if nameless else tree, schema)
         name, where = _filled(template, config), template.where
     else:
-        config = parse(tree, RunConfig)
+        config = parse(tree, schema)
         varied = [f"{keys[-1]}{_word(plain(value))}" for keys, value in point]
         named = ("name",) in dict(point)
         name, where = config.name if named else "-".join([config.name, *varied]), root.where
-    return parse(put_all(tree, [(("name",), Node(name, where))]), RunConfig)
+    return parse(put_all(tree, [(("name",), Node(name, where))]), schema)
 
 
-def _filled(template: Node, config: RunConfig) -> str:
+def _filled(template: Node, config: AnyRun) -> str:
     """Put the values of the resolved config into `{dotted.key}`."""
     known = {dotted(keys): plain(node) for keys, node in walk(planted(config.model_dump(), template.where)) if keys}
     mistakes = []
@@ -161,9 +212,9 @@ def _word(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "-", text)
 
 
-def _called_alike(runs: list[RunConfig], root: Node) -> list[Mistake]:
+def _called_alike(runs: list[AnyRun], root: Node) -> list[Mistake]:
     """The first name that several runs have, and the keys that would tell these apart."""
-    named: dict[str, list[RunConfig]] = defaultdict(list)
+    named: dict[str, list[AnyRun]] = defaultdict(list)
     for run in runs:
         named[run.name].append(run)
     where = root.get("name").where

@@ -4,11 +4,16 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from paribus import experiment
+from paribus.grid import programs
+from paribus.grid import run as grid_run
+from paribus.grid.config import GridRun
+from paribus.grid.programs import Placed, ProgramConfig
+from paribus.launch.grid import AnyRun
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
 
@@ -64,13 +69,43 @@ class SweepResult(NamedTuple):
         return f"{len(self.endings)} run{'s' * (len(self.endings) != 1)}: {', '.join(parts)}"
 
 
-def make_jobs(configs: Sequence[RunConfig], share: int) -> list[Job]:
-    """Write each run's directory, where it was not yet; configs that resolve to one run are one job.
+def directories(configs: Sequence[AnyRun]) -> list[RunDir]:
+    """Where the runs live, each directory once: one a run, and one for each program of the grid engine's runs."""
+    found = {placed.directory.path: placed.directory for placed in programs.place_all(_grid_runs(configs))}
+    for config in configs:
+        if isinstance(config, RunConfig):
+            run = experiment.place(config)
+            found[run.path] = run
+    return list(found.values())
+
+
+def plan(configs: Sequence[AnyRun]) -> Iterator[str]:
+    """What training the runs would mean, in lines for a person; nothing is written."""
+    for placed in programs.place_all(_grid_runs(configs)):
+        yield from grid_run.plan(*placed)
+    for config in configs:
+        if isinstance(config, RunConfig):
+            yield from experiment.plan(experiment.place(config), config)
+
+
+def _grid_runs(configs: Sequence[AnyRun]) -> list[GridRun]:
+    return [config for config in configs if isinstance(config, GridRun)]
+
+
+def make_jobs(configs: Sequence[AnyRun], share: int) -> list[Job]:
+    """Write each run's directory, where it was not yet; configs that resolve to one run are one job, and so are the runs
+    of one program.
 
     share: of the cores, for a run that does not ask for a number of threads.
     Raises RunError when a directory holds another run, StoreError when a store is missing."""
     jobs: dict[Path, Job] = {}
+    for placed in programs.place_all(_grid_runs(configs)):
+        directory, program = placed.directory, with_devices(placed.config, share)
+        programs.hold(directory, program)
+        jobs[directory.path] = Job(directory, train_command(directory.path), program.run.launch.devices)
     for config in configs:
+        if isinstance(config, GridRun):
+            continue
         run = experiment.place(config)
         definite = with_threads(config, run, share)
         experiment.hold(run, definite)
@@ -88,6 +123,30 @@ def with_threads(config: RunConfig, run: RunDir, share: int) -> RunConfig:
     begun = experiment.load(run).launch.threads if run.config_path.exists() else None
     threads = begun or max(1, share // launch.num_processes)
     return config.model_copy(update={"launch": launch.model_copy(update={"threads": threads})})
+
+
+def with_devices(config: ProgramConfig, share: int) -> ProgramConfig:
+    """The program with a definite number of host devices, on which no bit of its results depends."""
+    if config.run.launch.devices is not None:
+        return config
+    launch = config.run.launch.model_copy(update={"devices": min(share, len(config))})
+    return config.model_copy(update={"run": config.run.model_copy(update={"launch": launch})})
+
+
+def train_program(placed: Placed, dry_run: bool = False) -> int:
+    """Train a program in this process, on all cores; the exit code. `dry_run`: only say what it would mean."""
+    directory, config = placed
+    if dry_run:
+        print("\n".join(grid_run.plan(directory, config)))
+        return 0
+    outcome = grid_run.run(directory, with_devices(config, num_cores()))
+    print(f"{directory.path}: {outcome.reason}", file=sys.stderr if outcome.signal else sys.stdout)
+    print(
+        "next: the same command, which goes on from there"
+        if outcome.signal
+        else f"next: paribus report {directory.path}"
+    )
+    return 128 + outcome.signal if outcome.signal else 0
 
 
 def train_command(run: Path) -> tuple[str, ...]:

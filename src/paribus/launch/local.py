@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paribus.errors import RunError
+from paribus.grid import programs
+from paribus.grid.config import GridRun
 from paribus.launch.display import Display
+from paribus.launch.grid import AnyRun
 from paribus.launch.jobs import Ending, Job, SweepResult, log_attempt, log_tail, make_jobs, num_cores, thread_limits
 from paribus.launch.nursery import Nursery, has_gpu_driver
 from paribus.run_config import RunConfig
@@ -17,29 +20,33 @@ from paribus.train.signals import Interrupts
 
 # what every `paribus train` imports; nothing of it starts a thread
 PRELOAD = ("paribus.train.loop", "paribus.models.hf", "transformers.models.gpt_neox.modeling_gpt_neox", "torch._dynamo")
+PRELOAD_GRID = ("paribus.grid.run", "paribus.train.jax_grid.program")
 MAX_KILLS = 2  # a run that is killed, say for memory, is begun again once
 TICK_S = 0.2
 
 
-def sweep(configs: Sequence[RunConfig], max_parallel: int | None = None, progress: bool = True) -> SweepResult:
+def sweep(configs: Sequence[AnyRun], max_parallel: int | None = None, progress: bool = True) -> SweepResult:
     """Train every run that is not done yet, `max_parallel` at a time (default: `default_parallel`).
 
     Unfinished runs are resumed. A run that another process holds is left to it and waited for. A run that fails stops no
     other. SIGINT and SIGTERM let the running ones write a checkpoint and stop.
     Raises what `make_jobs` raises, before anything is trained."""
     parallel = max_parallel or default_parallel(configs)
-    return run_jobs(make_jobs(configs, max(1, num_cores() // parallel)), parallel, progress)
+    preload = PRELOAD if any(isinstance(config, RunConfig) for config in configs) else PRELOAD_GRID
+    return run_jobs(make_jobs(configs, max(1, num_cores() // parallel)), parallel, progress, preload)
 
 
-def default_parallel(configs: Sequence[RunConfig]) -> int:
+def default_parallel(configs: Sequence[AnyRun]) -> int:
     """As many runs at once as there are cores for, one on a machine whose GPU some run may use.
 
     A rank asks for `launch.threads` cores, or one: side by side, two micro models with a thread each took 63 ms a step on
     two busy cores, and one after the other with two threads each, which wait for one another, 1,450 ms."""
-    if has_gpu_driver() and any(config.launch.device != "cpu" for config in configs):
+    trained = [config for config in configs if isinstance(config, RunConfig)]
+    num_programs = len(programs.group([config for config in configs if isinstance(config, GridRun)]))
+    if has_gpu_driver() and (num_programs or any(config.launch.device != "cpu" for config in trained)):
         return 1
-    most = max((config.launch.num_processes * (config.launch.threads or 1) for config in configs), default=1)
-    return max(1, min(num_cores() // most, len(configs)))
+    most = max((config.launch.num_processes * (config.launch.threads or 1) for config in trained), default=1)
+    return max(1, min(num_cores() // most, len(trained) + num_programs))
 
 
 def run_jobs(

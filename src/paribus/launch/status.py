@@ -36,6 +36,7 @@ class View(NamedTuple):
     age_s: float | None  # since the last sign of life
     left_s: float | None  # of a running one, from its recent pace
     failed_evaluations: Sequence[str] = ()  # a line each
+    num_runs: int = 1  # of a program of the grid engine, which is many runs
 
     @property
     def position(self) -> str:
@@ -56,7 +57,9 @@ def view(run: RunDir) -> View:
     if state == "running" and step is not None and num_steps is not None and (pace := _seconds_per_step(run)):
         left_s = (num_steps - step) * pace
     failed = failures(run.evals)
-    return View(str(run.path), state, reason, step, num_steps, logged.get("loss"), _age_s(run), left_s, failed)
+    return View(
+        str(run.path), state, reason, step, num_steps, logged.get("loss"), _age_s(run), left_s, failed
+    )._replace(num_runs=status.get("num_runs", 1))
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunDir]:
@@ -105,13 +108,20 @@ def table(views: Sequence[View]) -> Table:
     drawn.add_column("reason", overflow="fold")
     for v in views:
         drawn.add_row(
-            os.path.relpath(v.path, root),
+            os.path.relpath(v.path, root) + (f" ({v.num_runs:,} runs)" if v.num_runs > 1 else ""),
             f"[{_STYLES.get(v.state, 'dim')}]{v.state}[/]",
             v.position,
             "" if v.loss is None else f"{v.loss:.4f}",
             duration(v.left_s),
             "" if v.state == "done" or v.age_s is None else f"{duration(v.age_s)} ago",
-            escape("\n".join([*([v.reason] if v.state not in ("done", "running") else []), *v.failed_evaluations])),
+            escape(
+                "\n".join(
+                    [
+                        *([v.reason] if v.state not in ("done", "running") or v.num_runs > 1 else []),
+                        *v.failed_evaluations,
+                    ]
+                )
+            ),
         )
     return drawn
 

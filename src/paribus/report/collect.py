@@ -14,12 +14,15 @@ import yaml
 from paribus import config as configs
 from paribus.errors import RunError
 from paribus.evals.results import failures, result_path
+from paribus.grid.programs import ids_of, is_program
+from paribus.grid.programs import read as read_program
+from paribus.grid.results import read_runs
 from paribus.rundir import RunDir, identity
 from paribus.tree import dotted, plain
 
 _TAIL_BYTES = 1 << 13  # of metrics.jsonl, where the last line of training is looked for first
 # columns that are neither config nor measurement
-_FACTS = ("id", "name", "study", "state", "reason", "step", "failures", "path")
+_FACTS = ("id", "name", "study", "state", "reason", "step", "failures", "path", "label")
 ORIGIN = ("started", "attempts", "host", "processor", "commit", "dirty", "command")  # of a run's last attempt
 
 
@@ -46,7 +49,7 @@ def load_runs(*paths: Path | str) -> pl.DataFrame:
     `evaluation/NAME/METRIC`, of the newest evaluation; `data/FACT`, what the run reads (unique_tokens, total_tokens,
     passes ...); `time/ACTIVITY` and `time/total_s`, its seconds; `provenance/FACT`. What a run does not have is null.
     Raises RunError for a path that holds no run."""
-    rows = [_row(path) for path in find_runs(*paths)]
+    rows = [row for path in find_runs(*paths) for row in (_program_rows(path) if is_program(path) else [_row(path)])]
     keys = dict.fromkeys(key for row in rows for key in row)
     return pl.DataFrame([_column(key, [row.get(key) for row in rows]) for key in keys])
 
@@ -114,11 +117,6 @@ def audit(run: Path | str) -> Audit:
     )
 
 
-def config_text(run: Path | str) -> str:
-    path = RunDir(run).config_path
-    return path.read_text() if path.exists() else ""
-
-
 def config_keys(runs: pl.DataFrame) -> list[str]:
     """The columns of a table of runs that come from their configs: dotted keys, without study and name."""
     return [name for name in runs.columns if "/" not in name and name not in _FACTS]
@@ -181,6 +179,25 @@ def _row(path: Path) -> dict[str, Any]:
     row |= {f"data/{key}": value for key, value in record.get("data", {}).items() if not isinstance(value, Mapping)}
     row |= {f"time/{key}": value for key, value in _seconds(run).items()}
     return row | {f"provenance/{key}": value for key, value in _origin(record).items()}
+
+
+def _program_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """One row for each run of a program: what all of them share, and what is known of each."""
+    directory, config = RunDir(path), read_program(path)
+    status, made = _status(directory), read_runs(path)
+    record = provenance(path)
+    origin = {f"provenance/{key}": value for key, value in _origin(record).items()}
+    shared = {dotted(keys): value for keys, value in _flat(config.run.model_dump(mode="json"))}
+    facts = {"study": shared.pop("study"), **status, "path": str(path)}
+    if len(made):
+        for row in made.drop("run", "round").iter_rows(named=True):
+            yield {"id": row["id"], "name": row["name"], **facts, "failures": None, **shared, **row, **origin}
+        return
+    for run, one in zip(config.runs(), ids_of(path), strict=True):
+        own = {
+            dotted(keys): value for keys, value in _flat(run.model_dump(mode="json")) if keys[0] in ("model", "train")
+        }
+        yield {"id": one, "name": run.name, **facts, "failures": None, **shared, **own, **origin}
 
 
 def _seconds(run: RunDir) -> dict[str, float]:

@@ -1,27 +1,29 @@
 """What every study is: corpora to prepare, sweeps to run, a report to draw; `paribus study NAME SIZE` carries it through."""
 
-import difflib
 import importlib
 import json
 import shlex
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from paribus import config as configs
-from paribus import experiment, rundir
+from paribus import rundir
 from paribus.config import Section
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
 from paribus.errors import ConfigError, RunError, RunFailed
-from paribus.launch import grid, local
-from paribus.launch.grid import SweepConfig
-from paribus.report.page import write_report
-from paribus.run_config import RunConfig
+from paribus.launch import grid, jobs, local
+from paribus.launch.grid import AnyRun, SweepConfig
+from paribus.report import blocks, collect
+from paribus.report.blocks import Report
+from paribus.report.page import all_figures, write_report
+from paribus.tree import did_you_mean
 
-STUDIES = ("ergodic", "insertion")
+STUDIES = ("ergodic", "insertion", "batch_size")
 Runs = Mapping[str, Sequence[Path]]  # sweep -> its run directories, in the order of its points
 
 
@@ -38,90 +40,162 @@ class StudyConfig(Section):
     runs: str = Field("runs", description="the folder below which everything is written")
 
 
-def run_study(name: str, size: str, overrides: Sequence[str], max_parallel: int | None, dry_run: bool) -> None:
+class Options(NamedTuple):
+    """What a reader chose of a study, beside its name and size."""
+
+    overrides: Sequence[str] = ()  # key.path=value of the study's file
+    settings: Sequence[str] = ()  # key.path=value of every run
+    only: Sequence[str] = ()  # sweeps to carry out; empty: all
+    plots: Sequence[str] = ()  # figures of the report, by name or its beginning; empty: all
+
+    def words(self) -> list[str]:
+        """As they are typed."""
+        named = [("--set", self.settings), ("--only", self.only), ("--plots", self.plots)]
+        return [*self.overrides, *(word for option, values in named for value in values for word in (option, value))]
+
+
+ALL = Options()
+
+
+def run_study(
+    name: str,
+    size: str,
+    options: Options = ALL,
+    *,
+    max_parallel: int | None = None,
+    dry_run: bool = False,
+    no_save: bool = False,
+) -> None:
     """Prepare, sweep and draw; what is done already is skipped. `size` is a YAML of the study, a path, or `report`.
 
+    no_save: the runs are made in a temporary folder and told about; nothing stays.
     Prints the report's path last. Raises RunFailed when a run failed: the report is drawn all the same."""
     if size == "report":
-        for path in redraw(name):
+        for path in redraw(name, options):
             print(path)
         return
     file = find(name, size)
-    config, sweeps = load(file, overrides)
-    runs = [run for sweep in sweeps.values() for run in sweep]
-    if dry_run:
-        print("\n".join(plan(config, runs)))
+    if no_save:
+        with tempfile.TemporaryDirectory(prefix="paribus-") as temporary:
+            options = options._replace(overrides=[*options.overrides, f"runs={temporary}"])
+            _carry_out(*load(file, options), max_parallel)
+            print(_told(Path(temporary)))
         return
-    for corpus in config.corpora.values():
-        prepare(corpus)
-    result = local.sweep(runs, max_parallel)
+    config, sweeps = load(file, options)
+    if dry_run:
+        print("\n".join(plan(config, _all_runs(sweeps))))
+        return
+    result = _carry_out(config, sweeps, max_parallel)
     folder = Path(config.runs) / config.folder
-    rundir.write_json(folder / "study.json", {"file": str(file.resolve()), "overrides": list(overrides)})
-    page = draw(name, config, sweeps, file, overrides)
+    rundir.write_json(folder / "study.json", {"file": str(file.resolve()), **options._asdict()})
+    page = draw(name, config, sweeps, file, options)
     if result.exit_code:
         raise RunFailed(f"{result.line()}; the report has what is done: {page}")
     print(result.line())
     print(f"report: {page.resolve()}")
 
 
-def plan(config: StudyConfig, runs: Sequence[RunConfig]) -> Iterator[str]:
+def _carry_out(
+    config: StudyConfig, sweeps: Mapping[str, Sequence[AnyRun]], max_parallel: int | None
+) -> jobs.SweepResult:
+    for corpus in config.corpora.values():
+        prepare(corpus)
+    return local.sweep(_all_runs(sweeps), max_parallel)
+
+
+def _all_runs(sweeps: Mapping[str, Sequence[AnyRun]]) -> list[AnyRun]:
+    return [run for sweep in sweeps.values() for run in sweep]
+
+
+def _told(folder: Path) -> str:
+    """What runs came to that leave nothing behind: a line a run."""
+    runs = collect.load_runs(folder)
+    shown = [name for name in ("name", "state", "label", "final/loss", "final/heldout_loss") if name in runs.columns]
+    lines = ["  ".join(map(_cell, row)) for row in runs.select(shown).iter_rows()]
+    return "\n".join(["  ".join(shown), *lines])
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def plan(config: StudyConfig, runs: Sequence[AnyRun]) -> Iterator[str]:
     """What carrying the study through would mean, in lines for a person; nothing is written."""
     missing = [corpus for corpus in config.corpora.values() if not Path(corpus.store).exists()]
     for corpus in missing:
         yield f"{corpus.store}: {corpus.name} would be prepared here first; then --dry-run tells the tokens of every run"
-    for run in runs:
-        if missing:
-            yield f"{config.runs}/{run.study}/{run.name}"
-        else:
-            yield from experiment.plan(experiment.place(run), run)
+    yield from (f"{config.runs}/{run.study}/{run.name}" for run in runs) if missing else jobs.plan(runs)
 
 
 def find(name: str, size: str) -> Path:
     """The YAML of a study's size. Raises ConfigError with the names there are."""
     if name not in STUDIES:
-        close = difflib.get_close_matches(name, STUDIES, 1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"study {name!r}: expected one of {', '.join(STUDIES)}{meant}")
+        raise ConfigError(f"study {name!r}: expected one of {', '.join(STUDIES)}{did_you_mean(name, STUDIES)}")
     if size.endswith((".yaml", ".yml")):
         return Path(size)
     folder = Path(__file__).parent / name
     file = folder / f"{size}.yaml"
     if not file.exists():
-        sizes = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise ConfigError(f"study {name}, size {size!r}: expected one of {sizes}, `report`, or the path of a YAML")
+        sizes = sorted(path.stem for path in folder.glob("*.yaml"))
+        told = f"expected one of {', '.join(sizes)}, `report`, or the path of a YAML{did_you_mean(size, sizes)}"
+        raise ConfigError(f"study {name}, size {size!r}: {told}")
     return file
 
 
-def load(file: Path, overrides: Sequence[str] = ()) -> tuple[StudyConfig, dict[str, list[RunConfig]]]:
+def load(file: Path, options: Options = ALL) -> tuple[StudyConfig, dict[str, list[AnyRun]]]:
     """The study of a YAML, and the runs of each of its sweeps. Raises ConfigError, all mistakes at once."""
-    root = configs.resolve(file, overrides)
+    root = configs.resolve(file, options.overrides)
     config = configs.parse(root, StudyConfig)
+    for name in options.only:
+        if name not in config.sweeps:
+            raise ConfigError(
+                f"--only {name}: expected one of {', '.join(config.sweeps)}{did_you_mean(name, config.sweeps)}"
+            )
     sweeps = {}
     for name, node in root.at("sweeps").entries.items():
-        where = [f"study={config.folder}/{name}", f"paths.runs={config.runs}"]
-        sweeps[name] = grid.expand(node, where)
+        if not options.only or name in options.only:
+            where = [f"study={config.folder}/{name}", f"paths.runs={config.runs}"]
+            sweeps[name] = grid.expand(node, [*where, *options.settings])
     return config, sweeps
 
 
 def draw(
-    name: str, config: StudyConfig, sweeps: Mapping[str, Sequence[RunConfig]], file: Path, overrides: Sequence[str]
+    name: str, config: StudyConfig, sweeps: Mapping[str, Sequence[AnyRun]], file: Path, options: Options = ALL
 ) -> Path:
     """Write the report of the runs that are done. Returns its path."""
     study = importlib.import_module(f"paribus.studies.{name}.study")
-    places = {sweep: [experiment.place(run) for run in runs] for sweep, runs in sweeps.items()}
+    places = {sweep: jobs.directories(runs) for sweep, runs in sweeps.items()}
     done = {sweep: [run.path for run in found if run.is_done] for sweep, found in places.items()}
-    report = study.build_report(config.title, config.subtitle, done, _command(name, file, overrides))
+    report = study.build_report(config.title, config.subtitle, done, _command(name, file, options))
+    if options.plots:
+        report = with_figures(report, options.plots)
     return write_report(report, Path(config.runs) / config.folder / "report.html")
 
 
-def _command(name: str, file: Path, overrides: Sequence[str]) -> str:
+def with_figures(report: Report, names: Sequence[str]) -> Report:
+    """These figures of a report alone, by their names or how they begin. Raises ConfigError for one that is not there."""
+    known = [figure.name for figure in all_figures(report)]
+    for name in names:
+        if not any(figure.startswith(name) for figure in known):
+            raise ConfigError(
+                f"--plots {name}: the report has {', '.join(known) or 'no figure'}{did_you_mean(name, known)}"
+            )
+    kept = [
+        blocks.Section(section.title, [figure for figure in figures if figure.name.startswith(tuple(names))])
+        for section in report.sections
+        if (figures := all_figures(report._replace(sections=[section])))
+    ]
+    return report._replace(sections=[section for section in kept if section.blocks])
+
+
+def _command(name: str, file: Path, options: Options = ALL) -> str:
     """What a reader types to carry out a size of a study."""
     size = file.stem if file == find(name, "smoke").with_name(file.name) else str(file)
-    return shlex.join(["paribus", "study", name, size, *overrides])
+    return shlex.join(["paribus", "study", name, size, *options.words()])
 
 
-def redraw(name: str) -> list[Path]:
-    """Draw the reports of every size of the study that was run below ./runs again.
+def redraw(name: str, chosen: Options = ALL) -> list[Path]:
+    """Draw the reports of every size of the study that was run below ./runs again; `chosen` may name sweeps and figures.
 
     Raises RunError when none of its runs is done, and leaves the report that is there."""
     found = sorted(Path("runs").glob(f"{name}*/study.json"))
@@ -130,13 +204,15 @@ def redraw(name: str) -> list[Path]:
     pages = []
     for path in found:
         made = json.loads(path.read_text())
-        file, overrides = Path(made["file"]), made["overrides"]
-        config, sweeps = load(file, overrides)
-        runs = [run for sweep in sweeps.values() for run in sweep]
-        if not any(experiment.place(run).is_done for run in runs):
+        file = Path(made.pop("file"))
+        options = Options(**made)
+        options = options._replace(only=chosen.only or options.only, plots=chosen.plots or options.plots)
+        config, sweeps = load(file, options)
+        runs = _all_runs(sweeps)
+        if not any(run.is_done for run in jobs.directories(runs)):
             raise RunError(
                 f"{path.parent}: none of the {len(runs)} runs of {file} is done as this version of paribus and the YAML"
-                f" describe them; `{_command(name, file, overrides)}` trains them"
+                f" describe them; `{_command(name, file, options)}` trains them"
             )
-        pages.append(draw(name, config, sweeps, file, overrides))
+        pages.append(draw(name, config, sweeps, file, options))
     return pages

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from paribus.data.source import Samples
+from paribus.data.teachers import Samples
 from paribus.models.mlp import changes
 from paribus.objectives.regression import Population, are_correct, population_loss, sample_losses
 from paribus.train.jax_grid.kernel import Chunk, Leaves, Rule, compiled, freeze

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from paribus.data.source import Samples, Source
+from paribus.data.source import Source
+from paribus.data.teachers import Samples
 from paribus.errors import ConfigError
 
 
