@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paribus.data.config import CorpusConfig
+from paribus.data.supervised import ImageZips
 from paribus.grid.config import GridRun
 from paribus.launch.grid import SweepConfig
 from paribus.mistakes import expected, options
@@ -22,8 +23,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "config.md"
 INTRODUCTION = """\
 # The configuration
 
-`scripts/make_config_reference.py` writes this page from the types that check your files; `paribus schema run`, `corpus`
-and `sweep` print the same as a JSON Schema, with which an editor completes keys and marks mistakes.
+`scripts/make_config_reference.py` writes this page from the types that check your files; `paribus schema run`, `corpus`,
+`image_zips` and `sweep` print the same as a JSON Schema, with which an editor completes keys and marks mistakes.
 
 ## How a file is read
 
@@ -82,6 +83,7 @@ PARTS: list[tuple[str, str, type[BaseModel]]] = [
     ("A run of the grid engine: `paribus train RUN.yaml`", GRID, GridRun),
     ("A sweep: `paribus sweep SWEEP.yaml`", SWEEP, SweepConfig),
     ("A corpus: `paribus prepare CORPUS.yaml`", "", CorpusConfig),
+    ("Zips of images: `paribus prepare ZIPS.yaml`", "", ImageZips),
 ]
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -51,22 +51,41 @@ Overrides = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, do nothing.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when an evaluation by a script has failed.")]
-MaxParallel = Annotated[int | None, typer.Option(help="Runs at once; default: one per core.", min=1)]
+MaxParallel = Annotated[
+    int | None,
+    typer.Option(help="Runs at once; default: one per core here, as many as there is room for on a cluster.", min=1),
+]
+On = Annotated[
+    Literal["local", "slurm", "ray"],
+    typer.Option("--on", help="Where the runs execute; `launch.slurm` and `launch.ray` say what each asks for."),
+]
 
 
 @app.command()
 def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Turn the documents of CORPUS.yaml into a token store; a store that is there already is verified.
+    """Turn the documents of CORPUS.yaml into a token store, or zips of images (`kind: image_zips`) into an .npz.
 
-    `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
+    What is there already is verified. `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
     from paribus import config as configs
     from paribus.data.config import CorpusConfig
-    from paribus.data.prepare import prepare as prepare_corpus
+    from paribus.data.supervised import ImageZips
 
-    config = configs.load(corpus, CorpusConfig, overrides or [])
+    tree = configs.resolve(corpus, overrides or [])
+    is_images = "kind" in tree.entries  # a corpus has none
+    config = configs.parse(tree, ImageZips) if is_images else configs.parse(tree, CorpusConfig)
     if dry_run:
         print(configs.dump(config), end="")
         return
+    if isinstance(config, ImageZips):
+        from paribus.data.image_zips import prepare_images
+
+        file, manifest = prepare_images(config)
+        facts = f"{manifest.num_train:,} training and {manifest.num_test:,} test images, {manifest.file.sha256[:12]}"
+        print(f"{file}: {facts}")
+        print(f"next: paribus train RUN.yaml data.kind=images data.source.kind=npz data.source.file={file}")
+        return
+    from paribus.data.prepare import prepare as prepare_corpus
+
     store = prepare_corpus(config)
     print(f"{store.path}: {len(store.documents.id):,} documents, {store.num_tokens:,} tokens, {store.fingerprint[:12]}")
     print(f"next: paribus train RUN.yaml data.store={store.path}")
@@ -147,21 +166,30 @@ def evaluate(
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml")],
     overrides: Overrides = None,
+    on: On = "local",
     max_parallel: MaxParallel = None,
     dry_run: DryRun = False,
     strict: Strict = False,
 ) -> None:
-    """Run every point of a grid in worker processes; what is done is skipped, what is unfinished is resumed.
+    """Run every point of a grid; what is done is skipped, what is unfinished is resumed, a failing run stops no other.
 
-    `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`"""
+    On this machine: `paribus sweep sweep.yaml --max-parallel 2 train.budget.steps=500`
+
+    As arrays of Slurm jobs: `paribus sweep sweep.yaml --on slurm launch.slurm.partition=gpu launch.slurm.gpus=1`;
+    `--dry-run` shows the scripts. The jobs go on without this command, and the same one watches them again.
+
+    As tasks of a Ray cluster: `paribus sweep sweep.yaml --on ray launch.ray.address=auto`"""
     from paribus.evals.results import failures, refuse_failed
-    from paribus.launch import grid, jobs, local
+    from paribus.launch import grid, jobs, launcher
 
     configs = grid.expand(file, overrides or [])
     if dry_run:
+        scripts = launcher.scripts(configs, on, max_parallel)
         print("\n".join(jobs.plan(configs)))
+        for script in scripts:
+            print(f"\n{script}")
         return
-    result = local.sweep(configs, max_parallel)
+    result = launcher.sweep(configs, on, max_parallel)
     print(result.line())
     if result.signal:
         print("next: the same command, which goes on from there")
@@ -208,7 +236,7 @@ def table(
     """Write any runs as one table for other programs; in Python, `paribus.load_runs(PATH)` gives the same.
 
     `paribus table runs/batch_size -o runs.csv`"""
-    from paribus.report.tables import write_table
+    from paribus.report.export import write_table
 
     print(f"{out}: {len(write_table(paths, out, what)):,} rows")
 
@@ -231,6 +259,7 @@ def study(
         list[str] | None,
         typer.Option("--plots", metavar="FIGURE", help="Only figures whose names begin so; repeat it for several."),
     ] = None,
+    on: On = "local",
     max_parallel: MaxParallel = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="Print what the runs came to, keep nothing.")] = False,
     dry_run: DryRun = False,
@@ -241,7 +270,7 @@ def study(
     from paribus.studies.study import Options, run_study
 
     options = Options(overrides or [], settings or [], only or [], plots or [])
-    run_study(name, size, options, max_parallel=max_parallel, dry_run=dry_run, no_save=no_save)
+    run_study(name, size, options, on=on, max_parallel=max_parallel, dry_run=dry_run, no_save=no_save)
 
 
 @app.command()
@@ -353,7 +382,9 @@ def pull(
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="run, grid_run, corpus, sweep, eval or study.")] = "run") -> None:
+def schema(
+    kind: Annotated[str, typer.Argument(help="run, grid_run, corpus, image_zips, sweep, eval or study.")] = "run",
+) -> None:
     """Print the JSON Schema of a file, so that an editor completes and checks the YAML.
 
     `paribus schema run > run.schema.json`, then begin a YAML with `# yaml-language-server: $schema=run.schema.json`"""

@@ -4,6 +4,7 @@ from typing import Any
 
 from paribus.config import Section, json_schema
 from paribus.data.config import CorpusConfig
+from paribus.data.supervised import ImageZips
 from paribus.errors import ConfigError
 from paribus.evaluation import EvalFile
 from paribus.grid.config import GridRun
@@ -15,6 +16,7 @@ FILES: dict[str, type[Section]] = {
     "run": RunConfig,
     "grid_run": GridRun,
     "corpus": CorpusConfig,
+    "image_zips": ImageZips,
     "sweep": SweepConfig,
     "eval": EvalFile,
     "study": StudyConfig,

@@ -1,6 +1,7 @@
-"""The contracts train the same small runs as tests/train."""
+"""The contracts train the same small runs as tests/train and tests/launch."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "train"))
+for folder in ("train", "launch"):
+    sys.path.append(str(Path(__file__).parents[1] / folder))

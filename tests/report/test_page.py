@@ -15,7 +15,7 @@ import pytest
 from browser import Browser
 from test_charts import GALLERY, MEASURED
 
-from paribus.errors import RunError
+from paribus.errors import ConfigError, RunError
 from paribus.report.blocks import (
     Code,
     Column,
@@ -29,7 +29,7 @@ from paribus.report.blocks import (
     Verdict,
     Verdicts,
 )
-from paribus.report.page import all_figures, render, write_report
+from paribus.report.page import all_figures, render, write_figure, write_report
 from paribus.report.theme import DARK, LIGHT
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -334,6 +334,29 @@ def test_figures_are_written_for_papers(tmp_path: Path):
     assert written["a-line.svg"].startswith(b"<svg")
     assert written["heat-map.pdf"].startswith(b"%PDF")
     assert sorted(file.name for file in path.parent.iterdir()) == ["page.html", "page_figures"]
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<svg"), (".png", b"\x89PNG\r\n"), (".pdf", b"%PDF")])
+def test_one_figure_is_written_as_its_suffix_says(tmp_path: Path, suffix: str, start: bytes):
+    path = write_figure(GALLERY["a line"], tmp_path / "new" / f"one{suffix}")
+    assert path.read_bytes().startswith(start)
+    assert [file.name for file in path.parent.iterdir()] == [f"one{suffix}"]
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "why"),
+    [
+        ("new/one.jpg", ConfigError, r"one\.jpg: found \.jpg, expected the suffix \.svg, \.png, \.pdf$"),
+        ("new/one", ConfigError, r"one: found no suffix, expected the suffix"),
+        (f"new/{'x' * 300}.svg", RunError, "cannot be written: File name too long$"),
+    ],
+)
+def test_a_figure_that_cannot_be_written_is_one_line_and_leaves_nothing(
+    tmp_path: Path, target: str, error: type[Exception], why: str
+):
+    with pytest.raises(error, match=why):
+        write_figure(GALLERY["a line"], tmp_path / target)
+    assert list(tmp_path.iterdir()) == []
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -99,3 +99,22 @@ class SupervisedSeeds(Section):
     data: Count = Field(0, description="samples, label noise and order")
     teacher: Count = Field(0, description="the teacher's weights")
     weights: Count = Field(0, description="the model's initial weights")
+
+
+# --- from zips of images to an .npz: `paribus prepare ZIPS.yaml` -------------------------------------------------------
+
+
+class ImageZips(Section):
+    """Ten zips `class_0_images.zip` .. `class_9_images.zip`, as MNIST-1M comes in: they become one .npz of 28 x 28 pixels.
+
+    Colours become their luma (ITU-R 601-2), transparency is ignored; every member of a zip must be an image."""
+
+    kind: Literal["image_zips"]
+    folder: str = Field(description="holds the ten zips")
+    out: str = Field(description="the folder to write: images.npz and manifest.json, which proves it")
+    num_test: PositiveCount = Field(50_000, description="test images, with the shares that the classes have in all")
+    seed: Count = Field(42, description="draws the test images of each class")
+    resize: bool = Field(
+        False, description="bring other sizes to 28 x 28 (Lanczos); false: an image of another size is refused"
+    )
+    num_workers: PositiveCount | None = Field(None, description="decoding processes; null takes every core")

@@ -28,6 +28,7 @@ from paribus.grid.programs import ProgramConfig
 from paribus.grid.results import Results, read_parts, runs_frame, write_frame
 from paribus.grid.search import Trial
 from paribus.grid.state import Arrays, Position, load_state, save_state
+from paribus.objectives.population import Population
 from paribus.rundir import RunDir
 from paribus.train.jax_grid.state import State, from_numpy, to_numpy
 from paribus.train.signals import Interrupts
@@ -156,13 +157,13 @@ def _run(directory: RunDir, config: ProgramConfig) -> Outcome:
 
 
 def _problem(config: GridRun, schedule: Schedule) -> "Problem":
-    from paribus.objectives.regression import Population
     from paribus.train.jax_grid.problem import Problem
 
-    train, data = config.train, config.data
-    population = None
-    if isinstance(data, LinearTeacher) and config.knows_population_loss:
-        population = Population(*spectrum(data), data.noise)
+    train = config.train
+    known = None
+    if config.knows_population_loss:
+        assert isinstance(config.data, LinearTeacher)
+        known = Population(*spectrum(config.data), config.data.noise)
     return Problem(
         config.model,
         config.loss,
@@ -171,7 +172,7 @@ def _problem(config: GridRun, schedule: Schedule) -> "Problem":
         schedule.num_steps,
         train.scale_by_gamma,
         config.seeds.weights,
-        population,
+        known,
     )
 
 
@@ -289,7 +290,7 @@ class _Training:
         is_alive_R = state.ended < 0
         if not self._schedule.is_evaluated(step) or not is_alive_R.any():
             return
-        metrics = program.evaluate(state) | (probe(program, state, record.probes) if record.probes else {})
+        metrics = {**program.evaluate(state), **probe(program, state, record.probes)}
         self._results.add_evaluations(self._position.number, step, self._schedule.epoch(step), metrics, is_alive_R)
 
     def _keep(self, state: State, step: int) -> None:

@@ -27,7 +27,8 @@ class Position(NamedTuple):
 def save_state(folder: Path, position: Position, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a checkpoint; the one before it is there until this one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    # ascontiguousarray makes a number an array of one
+    content = save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()})
     path = folder / f"arrays-{position.number:04d}-{position.step:09d}.safetensors"
     rundir.write_bytes(path, content)
     digest = hashlib.sha256(content).hexdigest()

@@ -1,5 +1,6 @@
 """The progress of a sweep on stderr: bars on a terminal, a line for each event elsewhere."""
 
+import sys
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -61,12 +62,25 @@ class Display:
                 self._bars.remove_task(self._tasks.pop(run.path.name))
             self._bars.update(self._all, completed=self._ended, position=f"{self._ended}/{self._num_runs}")
 
-    def show(self, active: Iterable[RunDir]) -> None:
+    def confirms(self, question: str) -> bool:
+        """Ask the person at the terminal; where nobody can answer, the answer is yes."""
+        if self._bars is None or not sys.stdin.isatty():
+            return True
+        self._bars.stop()
+        try:
+            return self._console.input(f"{question} [Y/n] ", markup=False).strip().lower() not in ("n", "no")
+        except EOFError:
+            return False
+        finally:
+            self._bars.start()
+
+    def show(self, active: Iterable[RunDir], num_queued: int = 0) -> None:
         """Redraw the lines of the runs being trained; cheap when called too often."""
         if self._bars is None or time.monotonic() - self._last < _REFRESH_S:
             return
         self._last = time.monotonic()
         views = {run.path.name: view(run) for run in active}
+        self._bars.update(self._all, facts=f"{len(views)} running, {num_queued} queued" if num_queued else "")
         for name in self._tasks.keys() - views.keys():
             self._bars.remove_task(self._tasks.pop(name))
         for name, look in views.items():

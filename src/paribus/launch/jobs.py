@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,11 @@ from paribus.grid.programs import Placed, ProgramConfig
 from paribus.launch.grid import AnyRun
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
+from paribus.train.cluster import RayConfig, SlurmConfig
+from paribus.train.config import LaunchConfig
+from paribus.train.jax_grid.config import GridLaunch
+
+AnyLaunch = LaunchConfig | GridLaunch
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",  # PyTorch, MKL's fallback
@@ -34,7 +39,11 @@ class Job(NamedTuple):
 
     run: RunDir
     command: tuple[str, ...]
-    threads: int | None = None  # CPU threads that the run asks for; None: the launcher's share
+    threads: int | None = None  # CPU threads a process; None: the launcher's share
+    cpus: int = 1  # of all its processes
+    gpus: int = 0
+    slurm: SlurmConfig = SlurmConfig()  # what it asks of a cluster; its own cpus and gpus overrule those above
+    ray: RayConfig = RayConfig()
 
 
 class Ending(NamedTuple):
@@ -92,25 +101,36 @@ def _grid_runs(configs: Sequence[AnyRun]) -> list[GridRun]:
     return [config for config in configs if isinstance(config, GridRun)]
 
 
-def make_jobs(configs: Sequence[AnyRun], share: int) -> list[Job]:
-    """Write each run's directory, where it was not yet; configs that resolve to one run are one job, and so are the runs
-    of one program.
+def make_jobs(configs: Sequence[AnyRun], share: Callable[[AnyLaunch], int], *, hold: bool = True) -> list[Job]:
+    """Write each run's directory, where it was not yet (not so without `hold`); configs that resolve to one run are one job,
+    and so are the runs of one program.
 
     share: of the cores, for a run that does not ask for a number of threads.
     Raises RunError when a directory holds another run, StoreError when a store is missing."""
     jobs: dict[Path, Job] = {}
     for placed in programs.place_all(_grid_runs(configs)):
-        directory, program = placed.directory, with_devices(placed.config, share)
-        programs.hold(directory, program)
-        jobs[directory.path] = Job(directory, train_command(directory.path), program.run.launch.devices)
+        directory, program = placed.directory, with_devices(placed.config, share(placed.config.run.launch))
+        if hold:
+            programs.hold(directory, program)
+        jobs[directory.path] = job_of(directory, program.run.launch)
     for config in configs:
-        if isinstance(config, GridRun):
-            continue
-        run = experiment.place(config)
-        definite = with_threads(config, run, share)
-        experiment.hold(run, definite)
-        jobs[run.path] = Job(run, train_command(run.path), definite.launch.threads)
+        if isinstance(config, RunConfig):
+            run = experiment.place(config)
+            definite = with_threads(config, run, share(config.launch))
+            if hold:
+                experiment.hold(run, definite)
+            jobs[run.path] = job_of(run, definite.launch)
     return list(jobs.values())
+
+
+def job_of(run: RunDir, launch: AnyLaunch) -> Job:
+    """The job that trains a run or a program; nothing is written."""
+    command = train_command(run.path)
+    if isinstance(launch, GridLaunch):
+        return Job(run, command, launch.devices, launch.devices or 1, 0, launch.slurm, launch.ray)
+    gpus = launch.num_processes if launch.device == "cuda" else 0
+    cpus = launch.num_processes * (launch.threads or 1)
+    return Job(run, command, launch.threads, cpus, gpus, launch.slurm, launch.ray)
 
 
 def with_threads(config: RunConfig, run: RunDir, share: int) -> RunConfig:

@@ -34,7 +34,7 @@ class Nursery:
         """preload: modules to import before the first fork."""
         self._preload = tuple(preload)
         self._process: subprocess.Popen[bytes] | None = None
-        self._living: set[str] = set()
+        self.living: set[str] = set()  # the keys of commands that have not ended, as far as was seen
         self._unread = b""
 
     def start(self, key: str, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
@@ -47,7 +47,7 @@ class Nursery:
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},  # its imports start no threads
                 start_new_session=True,  # Ctrl-C reaches the launcher alone
             )
-        self._living.add(key)
+        self.living.add(key)
         self._send({"key": key, "command": list(command), "log": str(log.resolve()), "env": dict(env)})
 
     def send_signal(self, number: int) -> None:
@@ -63,14 +63,14 @@ class Nursery:
         while select.select([stream], [], [], 0 if codes else timeout_s)[0]:
             content = os.read(stream.fileno(), 1 << 16)
             if not content:
-                codes |= dict.fromkeys(self._living - codes.keys(), LOST)
+                codes |= dict.fromkeys(self.living - codes.keys(), LOST)
                 self.close()
                 break
             *lines, self._unread = (self._unread + content).split(b"\n")
             for line in lines:
                 reply = json.loads(line)
                 codes[reply["key"]] = reply["code"]
-        self._living -= codes.keys()
+        self.living -= codes.keys()
         return codes
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import vl_convert
 from markupsafe import Markup
 
 from paribus import rundir
-from paribus.errors import RunError
+from paribus.errors import ConfigError, RunError
 from paribus.report import cells, prose
 from paribus.report.blocks import Block, Code, Details, Figure, Prose, Report, Section, Table, Tiles, Verdicts
 from paribus.report.charts import HOVER, PAPER_WIDTH
@@ -24,6 +24,11 @@ from paribus.report.theme import PAPER_SANS, vega_config
 
 _CANVAS_ROWS = 4000  # marks beyond which a figure is painted instead of being built of SVG elements
 _HERE = Path(__file__).parent
+_PAPERS: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    ".svg": lambda spec: vl_convert.vegalite_to_svg(spec).encode(),
+    ".png": lambda spec: bytes(vl_convert.vegalite_to_png(spec, scale=2)),  # 2: sharp on a dense screen
+    ".pdf": lambda spec: bytes(vl_convert.vegalite_to_pdf(spec)),
+}
 
 
 def write_report(report: Report, path: Path | str, figures: bool = True, pdf: bool = False) -> Path:
@@ -40,6 +45,25 @@ def write_report(report: Report, path: Path | str, figures: bool = True, pdf: bo
             if figures:
                 _write_figures(all_figures(report), path.parent / f"{path.stem}_figures", pdf, undo)
             _write_file(path, render(report).encode(), undo)
+            undo.pop_all()
+    except OSError as error:
+        raise rundir.disk_error(error, Path(error.filename or path)) from error
+    return path
+
+
+def write_figure(chart: alt.Chart, path: Path | str) -> Path:
+    """Write one figure on a white ground, without what only a screen can show: .svg, .png or .pdf, by the path's suffix.
+
+    The file is whole or absent, and its folder made. Returns the path.
+    Raises ConfigError for another suffix, RunError when the file cannot be written there."""
+    path = Path(path)
+    if path.suffix not in _PAPERS:
+        raise ConfigError(f"{path}: found {path.suffix or 'no suffix'}, expected the suffix {', '.join(_PAPERS)}")
+    content = _PAPERS[path.suffix](paper_spec(chart))
+    try:
+        with contextlib.ExitStack() as undo:
+            _make_folder(path.parent, undo)
+            _write_file(path, content, undo)
             undo.pop_all()
     except OSError as error:
         raise rundir.disk_error(error, Path(error.filename or path)) from error
@@ -145,9 +169,8 @@ def _write_figures(figures: Sequence[Figure], folder: Path, pdf: bool, undo: con
     _make_folder(folder, undo)
     for figure in figures:
         spec = paper_spec(figure.chart)
-        _write_file(folder / f"{figure.name}.svg", vl_convert.vegalite_to_svg(spec).encode(), undo)
-        if pdf:
-            _write_file(folder / f"{figure.name}.pdf", vl_convert.vegalite_to_pdf(spec), undo)
+        for suffix in (".svg", ".pdf") if pdf else (".svg",):
+            _write_file(folder / f"{figure.name}{suffix}", _PAPERS[suffix](spec), undo)
 
 
 def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:

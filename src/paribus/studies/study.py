@@ -16,7 +16,7 @@ from paribus.config import Section
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
 from paribus.errors import ConfigError, RunError, RunFailed
-from paribus.launch import grid, jobs, local
+from paribus.launch import grid, jobs, launcher
 from paribus.launch.grid import AnyRun, SweepConfig
 from paribus.report import blocks, collect
 from paribus.report.blocks import Report
@@ -62,6 +62,7 @@ def run_study(
     size: str,
     options: Options = ALL,
     *,
+    on: launcher.Place = "local",
     max_parallel: int | None = None,
     dry_run: bool = False,
     no_save: bool = False,
@@ -78,14 +79,15 @@ def run_study(
     if no_save:
         with tempfile.TemporaryDirectory(prefix="paribus-") as temporary:
             options = options._replace(overrides=[*options.overrides, f"runs={temporary}"])
-            _carry_out(*load(file, options), max_parallel)
+            _carry_out(*load(file, options), on, max_parallel)
             print(_told(Path(temporary)))
         return
     config, sweeps = load(file, options)
     if dry_run:
-        print("\n".join(plan(config, _all_runs(sweeps))))
+        scripts = launcher.scripts(_all_runs(sweeps), on, max_parallel)
+        print("\n".join([*plan(config, _all_runs(sweeps)), *(f"\n{script}" for script in scripts)]))
         return
-    result = _carry_out(config, sweeps, max_parallel)
+    result = _carry_out(config, sweeps, on, max_parallel)
     folder = Path(config.runs) / config.folder
     rundir.write_json(folder / "study.json", {"file": str(file.resolve()), **options._asdict()})
     page = draw(name, config, sweeps, file, options)
@@ -96,11 +98,11 @@ def run_study(
 
 
 def _carry_out(
-    config: StudyConfig, sweeps: Mapping[str, Sequence[AnyRun]], max_parallel: int | None
+    config: StudyConfig, sweeps: Mapping[str, Sequence[AnyRun]], on: launcher.Place, max_parallel: int | None
 ) -> jobs.SweepResult:
     for corpus in config.corpora.values():
         prepare(corpus)
-    return local.sweep(_all_runs(sweeps), max_parallel)
+    return launcher.sweep(_all_runs(sweeps), on, max_parallel)
 
 
 def _all_runs(sweeps: Mapping[str, Sequence[AnyRun]]) -> list[AnyRun]:

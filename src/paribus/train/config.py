@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from paribus.config import Count, Fraction, PositiveCount, PositiveFloat, Section
+from paribus.train.cluster import RayConfig, SlurmConfig
 
 
 class Budget(Section):
@@ -150,6 +151,8 @@ class LaunchConfig(Section):
     threads: PositiveCount | None = Field(None, description="CPU threads a rank; null: PyTorch's own choice")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: bool = Field(True, description="progress bars on stderr")
+    slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()
 
     @property
     def uses_torchrun(self) -> bool:

@@ -12,7 +12,8 @@ from grid_sources import fixed, fresh
 from paribus.errors import ConfigError
 from paribus.models.config import Mlp
 from paribus.models.mlp import frozen, output_and_pullback
-from paribus.objectives.regression import Population, mean_loss
+from paribus.objectives.population import Population
+from paribus.objectives.regression import mean_loss
 from paribus.train.jax_grid.config import Adam, Sgd
 from paribus.train.jax_grid.kernel import compiled
 from paribus.train.jax_grid.problem import Problem, learning_rates, output_scales, theta_0

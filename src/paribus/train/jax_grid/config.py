@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from paribus.config import Fraction, PositiveCount, PositiveFloat, Section
+from paribus.train.cluster import RayConfig, SlurmConfig
 
 
 class Sgd(Section):
@@ -85,7 +86,7 @@ class Record(Section):
     evaluate_every: PositiveCount | None = Field(
         None, description="steps between held-out losses; null: at the end, and at the end of every epoch"
     )
-    probes: list[Literal["coordinates", "weight_change", "sharpness", "noise_scale"]] = Field(
+    probes: list[Literal["coordinates", "weight_change", "sharpness", "noise_scale", "noise_scale_exact"]] = Field(
         [], description="what else is measured at these steps and at the first"
     )
     snapshots: bool = Field(
@@ -106,3 +107,5 @@ class GridLaunch(Section):
     )
     checkpoint_every_s: PositiveFloat = 10.0
     progress: bool = Field(True, description="progress bars on stderr")
+    slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()

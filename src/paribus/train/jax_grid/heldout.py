@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from paribus.data.teachers import Samples
 from paribus.models.mlp import changes
-from paribus.objectives.regression import Population, are_correct, population_loss, sample_losses
+from paribus.objectives.regression import are_correct, sample_losses
 from paribus.train.jax_grid.kernel import Chunk, Leaves, Rule, compiled, freeze
 
 BLOCK = 1024  # samples at a time: bounds memory at large widths
@@ -51,17 +51,3 @@ def losses_and_hits(rule: Rule, heldout: Heldout, u: Leaves, output: Array) -> t
 
     losses, hits = lax.map(of_block, (heldout.blocks, heldout.is_sample))
     return losses, hits
-
-
-def linear_population_loss(
-    rule: Rule, population: Population, theta_0: tuple[NDArray[np.float32], ...], u: Leaves, output: float
-) -> float:
-    """The population loss of one run in float64: all layers of a linear model as one, or two layers of ReLU units."""
-    before = [W.astype(np.float64) for W in theta_0]
-    after = [W + np.asarray(du, np.float64) for W, du in zip(before, u, strict=True)]
-    if rule.is_linear or len(before) == 1:
-        whole = [np.linalg.multi_dot([*weights, np.eye(1)]) for weights in (after, before)]
-        hidden = np.prod([len(W) ** -0.5 for W in before[:-1]])
-        return population_loss(population, (whole[0] - whole[1]) * hidden * output, None)
-    units = np.concatenate([after[0], before[0]], axis=1) * len(before[0]) ** -0.5
-    return population_loss(population, units, np.concatenate([after[1], -before[1]])[:, 0] * output)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from paribus.data.generators import generator
 from paribus.models.config import Mlp
 from paribus.models.mlp import fan_ins, initial_weights, output_scale
-from paribus.objectives.regression import Loss, Population
+from paribus.objectives.population import Population
+from paribus.objectives.regression import Loss
 from paribus.train.jax_grid.config import Adam, Sgd
 
 Doubles = NDArray[np.float64]

@@ -12,10 +12,11 @@ from jax import Array
 from numpy.typing import NDArray
 
 from paribus.data.source import Source
+from paribus.objectives.population import population_loss
 from paribus.objectives.regression import loss_of_zero
 from paribus.train.jax_grid.config import Adam
 from paribus.train.jax_grid.devices import run_all, workers
-from paribus.train.jax_grid.heldout import Heldout, hold_out, linear_population_loss, losses_and_hits
+from paribus.train.jax_grid.heldout import Heldout, hold_out, losses_and_hits
 from paribus.train.jax_grid.kernel import Chunk, Lanes, Leaves, Rule, Scales, freeze, train
 from paribus.train.jax_grid.lanes import fastest_lanes
 from paribus.train.jax_grid.problem import Problem, learning_rates, output_scales, theta_0
@@ -111,10 +112,10 @@ class Program:
         if self._source.output_dim > 1:
             metrics["heldout_accuracy"] = hits
         if self._problem.population is not None:
-            known = partial(linear_population_loss, self.rule, self._problem.population, self.theta_0)
+            known = partial(population_loss, self._problem.population, self.theta_0, is_linear=self.rule.is_linear)
             output = output_scales(self._problem, self._source.input_dim, self._gammas)
             metrics["population_loss"] = np.array(
-                [known(tuple(leaf[run] for leaf in state.u), output[run]) for run in range(len(output))]
+                [known([leaf[run] for leaf in state.u], output=output[run]) for run in range(len(output))]
             )
         return metrics
 

@@ -1,0 +1,35 @@
+"""Runs as a file for other programs: one row a run, a step or a measurement, as Parquet or CSV."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from paribus.errors import ConfigError
+from paribus.grid import results
+from paribus.report.collect import load_runs
+from paribus.rundir import write_bytes
+from paribus.tree import did_you_mean
+
+TABLES = {"runs": load_runs, "losses": results.losses, "evaluations": results.evaluations}
+
+
+def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.DataFrame:
+    """Write the table of the runs below the paths, by the suffix of `out`: .parquet or .csv; it is whole or absent.
+
+    what: runs, of both engines; or losses (of every step) and evaluations of the grid engine's.
+    Raises ConfigError for another suffix or table, RunError for a path that holds no run."""
+    if what not in TABLES:
+        raise ConfigError(f"--what {what}: expected one of {', '.join(TABLES)}{did_you_mean(what, TABLES)}")
+    if out.suffix not in (".parquet", ".csv"):
+        raise ConfigError(f"{out}: expected a name that ends with .parquet or .csv")
+    frame = TABLES[what](*paths)
+    content = io.BytesIO()
+    if out.suffix == ".parquet":
+        frame.write_parquet(content)
+    else:
+        frame.write_csv(content)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, content.getvalue())
+    return frame

@@ -1,0 +1,83 @@
+"""Which runs share a program, what names them, and where they live."""
+
+import numpy as np
+import pytest
+
+from paribus.errors import RunError
+from paribus.grid import programs
+from paribus.train.jax_grid.config import Bisection
+from tiny_grids import one, points
+
+
+def test_runs_of_one_shape_are_one_program_whatever_their_eta_and_gamma(tmp_path):
+    base = one(tmp_path)
+    wide = one(tmp_path, model={"kind": "mlp", "width": 32, "depth": 2})
+    runs = [*points(base, [0.1, 1.0], [0.5, 2.0]), *points(wide, [0.1])]
+    first, second = programs.group(runs)
+    assert list(first.runs()) == runs[:4]
+    assert list(second.runs()) == runs[4:]
+    assert len(programs.group([*runs, runs[0]])) == 2, "the same run twice is one"
+
+
+def test_a_search_is_a_program_apart_from_fixed_etas(tmp_path):
+    base = one(tmp_path)
+    search = programs.at(base, name="search", gamma=1.0, eta=Bisection())
+    assert [len(program) for program in programs.group([base, search])] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": {"eta": 0.1, "batch_size": 16, "budget": {"epochs": 6}}},
+        {"train": {"eta": 0.1, "batch_size": 16, "budget": {"steps": 30}}},
+        {"seeds": {"data": 1}},
+        {"seeds": {"weights": 1}},
+        {"loss": "mse", "model": {"kind": "mlp", "width": 16, "depth": 2, "parameterization": "ntk"}},
+    ],
+)
+def test_budget_seeds_and_parameterization_change_the_identity(tmp_path, changes):
+    assert programs.identity(one(tmp_path, **changes)) != programs.identity(one(tmp_path))
+
+
+def test_where_and_how_and_the_way_a_number_is_written_do_not_change_the_identity(tmp_path):
+    expected = programs.identity(one(tmp_path))
+    assert programs.identity(one(tmp_path / "elsewhere", launch={"devices": 2, "checkpoint_every_s": 1})) == expected
+    whole = {"kind": "mlp", "width": 16.0, "depth": 2, "gamma": 1}
+    assert programs.identity(one(tmp_path, model=whole)) == expected
+
+
+def test_images_are_named_by_their_content(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (40, 4, 4), np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": rng.integers(0, 256, (8, 4, 4), np.uint8),
+        "y_test": np.arange(8) % 4,
+    }
+
+    def identity(name, arrays):
+        np.savez(tmp_path / name, **arrays)
+        data = {"kind": "images", "source": {"kind": "npz", "file": str(tmp_path / name)}}
+        return programs.identity(one(tmp_path, data=data))
+
+    first, copied = identity("a.npz", arrays), identity("b.npz", arrays)
+    assert first == copied
+    assert identity("c.npz", {**arrays, "x_train": arrays["x_train"] ^ 1}) != first
+
+
+def test_a_sweep_that_grows_finds_its_old_runs_in_their_program(tmp_path):
+    base = one(tmp_path)
+    (old,) = programs.place_all(points(base, [0.1, 0.2]))
+    programs.hold(*old)
+    found, new = programs.place_all(points(base, [0.05, 0.1, 0.2, 0.4]))
+    assert found.directory.path == old.directory.path
+    assert new.config.points.etas == [0.05, 0.4]
+
+
+def test_a_config_that_was_edited_is_refused(tmp_path):
+    (placed,) = programs.place_all(points(one(tmp_path), [0.1, 0.2]))
+    programs.hold(*placed)
+    text = placed.directory.config_path.read_text()
+    placed.directory.config_path.write_text(text.replace("epochs: 5", "epochs: 7"))
+    with pytest.raises(RunError, match="no longer what the program began with"):
+        programs.read(placed.directory.path)
