@@ -74,7 +74,7 @@ def test_a_seed_without_an_answer_spoils_the_others_or_makes_one_up():
         (0.7, 1.1, "inconclusive"),
         (0.5, 0.7, "fails"),
         (1.3, 1.4, "fails"),
-        (math.nan, math.nan, "holds"),
+        (math.nan, math.nan, "inconclusive"),
     ],
 )
 def test_a_verdict_says_more_than_the_interval(low, high, verdict):

@@ -5,35 +5,45 @@ from pathlib import Path
 
 import polars as pl
 
-from paribus.grid.results import evaluations
-from paribus.report import collect
+from paribus.grid import results
+from paribus.report import collect, plots
 from paribus.report import runs as run_tables
-from paribus.report.blocks import Block, Column, Report, Section, Table, Tile, Tiles, Verdict, Verdicts
+from paribus.report.blocks import Block, Figure, Report, Section, Tile, Tiles, Verdict, Verdicts
 from paribus.report.cells import interval, number
+from paribus.report.laws import laws_table
+from paribus.report.tables import Tables
 from paribus.studies.batch_size import laws
 from paribus.studies.batch_size.laws import Law
+from paribus.studies.batch_size.laws.settings import BATCH, GAMMA, SEEDS, WIDTH, is_swept
+
+OVER_ETA = ("portrait", "heatmap_batch", "heatmap_temperature", "width_transfer")
+BY_BATCH = ("losscurve_temp_samples", "losscurve_temp_eta_steps", "losscurve_grid", "collapse", "noise")
 
 
 def build_report(title: str, subtitle: str, runs: Mapping[str, Sequence[Path]], command: str) -> Report:
-    """Measure and draw what the finished programs of each sweep show; a section whose runs are missing is left out.
+    """Measure and draw what the finished programs of each sweep show; a sweep without any is left out.
 
     command: what a reader types to make them again."""
-    found = {sweep: paths for sweep, paths in runs.items() if paths}
-    tables = {sweep: collect.load_runs(*paths) for sweep, paths in found.items()}
-    held = [law for sweep, paths in found.items() for law in laws.measure(tables[sweep], evaluations(*paths))]
-    sections = [Section("What was found", [Tiles(tiles(tables, held)), *law_blocks(held)])]
-    return Report(title, subtitle, [*sections, *run_tables.study_appendix(runs, command)])
+    tables, held, drawn = [], [], []
+    for sweep, paths in runs.items():
+        if paths:
+            table, evaluations = collect.load_runs(*paths), results.evaluations(*paths)
+            tables.append(table)
+            held += laws.measure(table, evaluations)
+            if figures := figures_of(sweep, table, evaluations):
+                drawn.append(Section(sweep.replace("_", " ").capitalize(), figures))
+    found = Section("What was found", [Tiles(tiles(tables, held)), *law_blocks(held)])
+    return Report(title, subtitle, [found, *drawn, *run_tables.study_appendix(runs, command)])
 
 
-def tiles(tables: Mapping[str, pl.DataFrame], held: Sequence[Law]) -> list[Tile]:
+def tiles(tables: Sequence[pl.DataFrame], held: Sequence[Law]) -> list[Tile]:
     """How much was run, and how the laws stand."""
-    all_runs = sum(map(len, tables.values()))
-    diverged = sum(int((runs["state"] == "diverged").sum()) for runs in tables.values())
-    shown = [Tile("Runs", number(all_runs), f"{number(diverged)} of them diverged")]
+    diverged = sum(int((runs["state"] == "diverged").sum()) for runs in tables)
+    shown = [Tile("Runs", number(sum(map(len, tables))), f"{number(diverged)} of them diverged")]
     if held:
         counts = {state: sum(law.verdict == state for law in held) for state in ("holds", "fails", "inconclusive")}
-        note = f"of {len(held)} laws hold, {counts['fails']} fail, {counts['inconclusive']} are inconclusive"
-        shown.append(Tile("Laws", number(counts["holds"]), note))
+        note = f"of {len(held)} measured; {counts['fails']} fail, {counts['inconclusive']} are inconclusive"
+        shown.append(Tile("Laws that hold", number(counts["holds"]), note))
     return shown
 
 
@@ -41,17 +51,27 @@ def law_blocks(held: Sequence[Law]) -> list[Block]:
     """Each law as a claim with its state, and the table of the numbers."""
     if not held:
         return ["No sweep of these runs varies what a law is about."]
-    verdicts = [Verdict(f"{law.name}: {law.quantity}", law.verdict, _evidence(law)) for law in held]
-    rows = [law._asdict() | {"bounds": interval(*_shown_bounds(law), ".4g")} for law in held]
-    columns = [Column("name", "Law"), Column("quantity", "Quantity")]
-    columns += [Column("estimate", "Estimate", ".4g", ("low", "high")), Column("theory", "Theory", ".4g")]
-    columns += [Column("bounds", "Holds within"), Column("verdict", "", kind="badge"), Column("evidence", "Rests on")]
-    return [Verdicts(verdicts), Table(pl.DataFrame(rows, infer_schema_length=None), columns, "The fitted laws.")]
-
-
-def _shown_bounds(law: Law) -> tuple[float, float]:
-    return law.bounds
+    claims = [Verdict(f"{law.name}: {law.quantity}", law.verdict, _evidence(law)) for law in held]
+    caption = (
+        "A law holds where the whole interval lies within its bounds, fails where it misses them, and is inconclusive"
+        " else. Intervals: Student's, about a bootstrap over replicate seeds, or over residuals where there is one seed."
+    )
+    return [Verdicts(claims), laws_table([law._asdict() for law in held], caption)]
 
 
 def _evidence(law: Law) -> str:
-    return f"{number(law.estimate, '.4g')} {interval(law.low, law.high, '.4g')}; {law.evidence}"
+    return f"{number(law.estimate, '.3g')} {interval(law.low, law.high, '.3g')}; {law.evidence}"
+
+
+def figures_of(sweep: str, runs: pl.DataFrame, evaluations: pl.DataFrame) -> list[Figure]:
+    """What the runs of one sweep can show: maps over all seeds, curves of the first, which say how they look.
+
+    Named PLOT-SWEEP, so that `--plots PLOT` finds each plot in every sweep."""
+    keys = [key for key in SEEDS if key in runs.columns]
+    first = runs.join(runs.select(keys).sort(keys).head(1), on=keys, how="semi", maintain_order="left")
+    losses = results.losses(*first["path"].unique(maintain_order=True))
+    is_map = all(is_swept(runs, key) for key in (GAMMA, BATCH, WIDTH))
+    by_batch = BY_BATCH if runs[BATCH].n_unique() > 1 else ()
+    figures = plots.plot(Tables(runs, losses, evaluations), [*(OVER_ETA if is_map else ()), "coordinate_check"])
+    figures += plots.plot(Tables(first, losses, evaluations), [*by_batch, "catapults"])
+    return [figure._replace(name=f"{figure.name}-{sweep}") for figure in figures]

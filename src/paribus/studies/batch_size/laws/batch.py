@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from paribus.evals.statistics import Interval
-from paribus.studies.batch_size.laws.law import Floats, Law, judged, over_replicates, resting_on, slope
+from paribus.studies.batch_size.laws.law import Floats, Law, judged, mean_spread, over_replicates, resting_on, slope
 from paribus.studies.batch_size.laws.optimum import LOSS, eta_star
 from paribus.studies.batch_size.laws.settings import (
     BATCH,
@@ -96,7 +96,7 @@ def temperature_collapse(runs: pl.DataFrame) -> list[Law]:
         shown = f"η/B = {_power(temperatures[0])}, {told(group)}"
         batches = values(small, BATCH)
         rows = by_seed(small, BATCH, _ended)
-        spread = over_replicates(rows, lambda mean: float(np.ptp(mean) / mean.mean()))
+        spread = mean_spread(rows)
         evidence = resting_on(rows, "batch sizes", len(batches))
         quantity = f"spread of the final loss over B = {batches[0]:g} to {batches[-1]:g} at {shown}"
         laws.append(judged("temperature: collapse", quantity, spread, 0.0, (-math.inf, _MARGIN), evidence))

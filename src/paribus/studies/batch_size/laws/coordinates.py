@@ -5,7 +5,7 @@ import math
 import numpy as np
 import polars as pl
 
-from paribus.studies.batch_size.laws.law import Floats, Law, judged, over_replicates, resting_on, slope
+from paribus.studies.batch_size.laws.law import Law, judged, resting_on, slope
 from paribus.studies.batch_size.laws.settings import ETA, WIDTH, alike, by_seed, is_only, log2, measured, told, values
 
 NAME = "coordinate check"
@@ -27,18 +27,14 @@ def coordinate_check(runs: pl.DataFrame, evaluations: pl.DataFrame) -> list[Law]
             continue
         moved = {layer: _moved(group, evaluations, layer) for layer in layers}
         moved = {layer: rows for layer, rows in moved.items() if np.isfinite(rows).any()}
-        laws += _largest(group, moved) if is_only(group, "train.optimizer.layer_rates", "sqrt_width") else [
-            judged(
-                NAME,
-                f"log2 slope of Δ{layer.removeprefix(_PREFIX)} in N, {told(group)}",
-                slope(log2(widths), rows),
-                theory,
-                bounds,
-                resting_on(rows, "widths", len(widths)),
-            )
-            for layer, rows in moved.items()
-            for theory, bounds in _expected(group, layer)
-        ]  # fmt: skip
+        if is_only(group, "train.optimizer.layer_rates", "sqrt_width"):
+            laws += _largest(group, moved)
+            continue
+        for layer, rows in moved.items():
+            for theory, bounds in _expected(group, layer):
+                quantity = f"log2 slope of Δ{layer.removeprefix(_PREFIX)} in N, {told(group)}"
+                evidence = resting_on(rows, "widths", len(widths))
+                laws.append(judged(NAME, quantity, slope(log2(widths), rows), theory, bounds, evidence))
     return laws
 
 
@@ -62,13 +58,13 @@ def _expected(group: pl.DataFrame, layer: str) -> list[tuple[float, tuple[float,
 
 
 def _largest(group: pl.DataFrame, moved: dict[str, list[list[float]]]) -> list[Law]:
-    """The control: a wrong table of rates must fail the check in some layer."""
-    widths, number = log2(values(group, WIDTH)), len(moved)
-
-    def steepest(mean: Floats) -> float:
-        return max(float(np.polyfit(widths, part, 1)[0]) for part in np.split(mean, number))
-
-    rows = [[value for layer in layers for value in layer] for layers in zip(*moved.values(), strict=True)]
-    quantity = f"largest log2 slope of a layer in N, {told(group)}: to be rejected"
-    evidence = resting_on(rows, "widths", len(widths))
-    return [judged(NAME, quantity, over_replicates(rows, steepest), math.nan, (_REJECTED, math.inf), evidence)]
+    """The control: a wrong table of rates must fail the check, in the layer that moves most with the width."""
+    widths = values(group, WIDTH)
+    slopes = {layer: slope(log2(widths), rows) for layer, rows in moved.items()}
+    steepest = max(slopes, key=lambda layer: slopes[layer].mean, default=None)
+    if steepest is None:
+        return []
+    shown = steepest.removeprefix(_PREFIX)
+    quantity = f"log2 slope of Δ{shown} in N, the steepest, {told(group)}: to be rejected"
+    evidence = resting_on(moved[steepest], "widths", len(widths))
+    return [judged(NAME, quantity, slopes[steepest], math.nan, (_REJECTED, math.inf), evidence)]

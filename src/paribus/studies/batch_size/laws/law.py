@@ -35,13 +35,12 @@ class Law(NamedTuple):
 def judged(name: str, quantity: str, found: Interval, theory: float, bounds: tuple[float, float], evidence: str) -> Law:
     """The verdict by inclusion (Schuirmann 1987): an interval within the bounds holds, one that misses them fails.
 
-    Without an interval the estimate itself decides."""
-    low, high = (found.mean, found.mean) if math.isnan(found.low) else (found.low, found.high)
-    inside = bounds[0] <= low and high <= bounds[1]
-    outside = high < bounds[0] or low > bounds[1]
+    Without an interval nothing is decided: one seed may say anything."""
+    inside = bounds[0] <= found.low and found.high <= bounds[1]
+    outside = found.high < bounds[0] or found.low > bounds[1]
     state: State = "holds" if inside else "fails" if outside else "inconclusive"
     if math.isnan(found.mean):
-        state, evidence = "inconclusive", f"not determined: {evidence}"
+        evidence = f"not determined: {evidence}"
     return Law(name, quantity, *found, theory, bounds, state, evidence)
 
 
@@ -86,6 +85,16 @@ def over_replicates(values: Sequence[Sequence[float]] | Floats, statistic: Stati
     draws = generator(seed, "replicates", size).integers(0, size, (_RESAMPLES, size))
     spread = np.std([statistic(mean_K) for mean_K in known_SK[draws].mean(1)])
     return _interval(mean, float(spread), size - 1, size)
+
+
+def mean_spread(values: Sequence[Sequence[float]]) -> Interval:
+    """How far K values spread within a seed, (max - min) / mean, on average over seeds.
+
+    Within each: seeds differ in scale, and deviations of opposite signs must not cancel."""
+    known_SK = _known(values)
+    if not known_SK.size:
+        return _UNKNOWN
+    return over_replicates((np.ptp(known_SK, 1) / known_SK.mean(1))[:, None], lambda mean: float(mean[0]))
 
 
 def _known(values: Sequence[Sequence[float]] | Floats) -> Floats:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from paribus.studies.batch_size.laws.law import Law, judged, over_replicates, resting_on, slope
+from paribus.studies.batch_size.laws.law import Law, judged, mean_spread, resting_on, slope
 from paribus.studies.batch_size.laws.optimum import border, eta_max, eta_star
 from paribus.studies.batch_size.laws.settings import (
     DEPTH,
@@ -91,7 +91,7 @@ def lazy_sharpness(runs: pl.DataFrame, evaluations: pl.DataFrame) -> list[Law]:
             continue
         scaled = first.with_columns(value=pl.col("value") * pl.col(GAMMA) ** 2)
         rows = by_seed(scaled, GAMMA, lambda found: float(found["value"].mean()))  # type: ignore[arg-type]
-        spread = over_replicates(_relative(rows), lambda mean: float(np.ptp(mean)))
+        spread = mean_spread(rows)
         evidence = resting_on(rows, "gammas", len(gammas))
         quantity = f"spread of λ_max γ² over γ = {gammas[0]:g} to {gammas[-1]:g}, {told(group)}"
         laws.append(judged("lazy: sharpness", quantity, spread, 0.0, (-math.inf, 0.005), evidence))
@@ -135,15 +135,10 @@ def tau_collapse(runs: pl.DataFrame, evaluations: pl.DataFrame) -> list[Law]:
             if at[GAMMA].n_unique() < 3:
                 continue
             rows = by_seed(at, GAMMA, lambda found: float(found["value"].mean()))  # type: ignore[arg-type]
-            spread = over_replicates(_relative(rows), lambda mean: float(np.ptp(mean)))
+            spread = mean_spread(rows)
             evidence = resting_on(rows, "gammas", len(rows[0]))
             quantity = (
                 f"spread of the change of W1 over γ = {gammas[0]:g} to {gammas[-1]:g} at τ = {tau:g}, {told(group)}"
             )
             laws.append(judged("rich: τ collapse", quantity, spread, 0.0, (-math.inf, 0.03), evidence))
     return laws
-
-
-def _relative(rows: list[list[float]]) -> list[list[float]]:
-    """Each seed's values over their mean: seeds differ in scale, and that is no spread."""
-    return [(np.array(row) / np.mean(row)).tolist() for row in rows]
