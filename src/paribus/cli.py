@@ -242,6 +242,24 @@ def table(
 
 
 @app.command()
+def plot(
+    name: Annotated[str, typer.Argument(help="The plot: heatmap_batch, portrait, losscurve_temp_samples ...")],
+    paths: Annotated[list[Path], typer.Argument(help="Programs of the grid engine, or folders that hold some.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.svg, NAME.png or NAME.pdf.")] = Path("plot.svg"),
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", "-w", metavar="KEY=VALUE", help="Only runs with this setting, e.g. model.gamma=1"),
+    ] = None,
+) -> None:
+    """Draw one plot of runs of the grid engine into a file. A misspelt name lists all of them.
+
+    `paribus plot losscurve_grid runs/batch_size-smoke -o curves.png --where model.gamma=1`"""
+    from paribus.report.plot_files import plot_files
+
+    print("\n".join(map(str, plot_files(name, paths, out, where or []))))
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(help="The study: ergodic, insertion or batch_size.")],
     size: Annotated[

@@ -155,7 +155,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_real_run_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(place, tmp_path, undisturbed):
-    [job] = make_jobs([coins(tmp_path, steps=60, **place.overrides)], 1)
+    [job] = make_jobs([coins(tmp_path, steps=60, **place.overrides)], lambda _launch: 1)
     killer = threading.Thread(target=kill_after, args=(job.run, 15))
     killer.start()
     ended = place.run([job])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paribus.errors import RunError
+from paribus.errors import ConfigError, RunError
 from paribus.grid import programs
 from paribus.train.jax_grid.config import Bisection
 from tiny_grids import one, points
@@ -81,3 +81,11 @@ def test_a_config_that_was_edited_is_refused(tmp_path):
     placed.directory.config_path.write_text(text.replace("epochs: 5", "epochs: 7"))
     with pytest.raises(RunError, match="no longer what the program began with"):
         programs.read(placed.directory.path)
+
+
+def test_rates_that_only_mup_has_are_refused_elsewhere(tmp_path):
+    model = {"kind": "mlp", "width": 16, "depth": 2, "parameterization": "ntk"}
+    optimizer = {"kind": "adam", "layer_rates": "sqrt_width"}
+    train = {"batch_size": 16, "eta": 0.1, "budget": {"epochs": 5}, "optimizer": optimizer}
+    with pytest.raises(ConfigError, match="layer_rates: sqrt_width is a choice of mup alone, found ntk"):
+        one(tmp_path, model=model, train=train)

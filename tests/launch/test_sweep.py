@@ -59,7 +59,7 @@ def result(run: RunDir) -> dict[str, str]:
 def test_a_forked_run_is_bit_for_bit_the_executed_one(tmp_path):
     found = []
     for name, preload in (("forked", PRELOAD), ("executed", ())):
-        jobs = make_jobs([coins(tmp_path / name), coins(tmp_path / name, seed=1)], 1)
+        jobs = make_jobs([coins(tmp_path / name), coins(tmp_path / name, seed=1)], lambda _launch: 1)
         assert run_jobs(jobs, 2, progress=False, preload=preload).exit_code == 0
         found.append([result(job.run) for job in jobs])
     assert found[0] == found[1]

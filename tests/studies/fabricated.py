@@ -19,7 +19,7 @@ from paribus.evals.results import EvalResult, write_result
 from paribus.evals.scoring import EvalContext
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir, write_json, write_text
-from paribus.studies.study import find, load
+from paribus.studies.study import Options, find, load
 
 CATEGORIES = ("cs.AI", "cs.CE", "cs.CV", "cs.DS", "cs.IT", "cs.NE", "cs.PL", "cs.SY", "math.AC", "math.GR", "math.ST")
 WINDOWS = 6  # a category
@@ -33,7 +33,7 @@ def fabricate(folder: Path, size: str, loss: Loss, categories: tuple[str, ...] =
 
     A run's mean loss in a category is what `loss` says; windows differ in difficulty, alike for all runs that share them.
     """
-    _, sweeps = load(find("ergodic", size), [f"runs={folder}"])
+    _, sweeps = load(find("ergodic", size), Options([f"runs={folder}"]))
     return {
         sweep: [
             _write(

@@ -42,6 +42,15 @@ class GridRun(Section):
         return self
 
     @model_validator(mode="after")
+    def _rates_fit(self) -> "GridRun":
+        optimizer, found = self.train.optimizer, self.model.parameterization
+        if optimizer.kind == "adam" and optimizer.layer_rates != "per_layer" and found != "mup":
+            raise ValueError(
+                f"train.optimizer.layer_rates: {optimizer.layer_rates} is a choice of mup alone, found {found}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _snapshots_fit(self) -> "GridRun":
         if self.record.snapshots and not isinstance(self.train.eta, float):
             raise ValueError(

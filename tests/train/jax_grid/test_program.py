@@ -129,14 +129,16 @@ def test_advance_leaves_the_state_it_was_given():
 
 def test_a_run_ends_at_the_first_loss_a_million_times_the_initial_one(sgd):
     state, losses = sgd
-    limit = 1e6 * Program(PROBLEM, fresh(), GAMMAS, lanes=1).initial_loss
+    program = Program(PROBLEM, fresh(), GAMMAS, lanes=1)
+    limit = 1e6 * program.initial_loss
     assert state.ended[:3].tolist() == [-1, -1, -1]
     for run in (3, 4):
         end = state.ended[run]
         assert (losses[run, :end] <= limit).all()
         assert not losses[run, end] <= limit
         assert np.isnan(losses[run, end + 1 :]).all()
-        assert all(np.isfinite(leaf[run]).all() for leaf in state.u)
+        before, _ = program.advance(program.begin(), ETAS, int(end))
+        assert all((leaf[run] == its[run]).all() for leaf, its in zip(state.u, before.u, strict=True))
 
 
 # --- training is what the formulas say -----------------------------------------------------------------------------------

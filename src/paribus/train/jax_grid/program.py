@@ -1,5 +1,6 @@
 """Program: R runs that differ in eta and gamma, in memory. Who keeps directories and checkpoints stands above it."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -58,7 +59,10 @@ class Program:
         self._heldout = {device: jax.device_put(samples, device) for device in set(self._devices)}
         self._chunk_steps = _steps_of(chunk_bytes, problem, source)
         self._chunk: tuple[int, dict[jax.Device, tuple[Leaves, Chunk]]] | None = None  # the last one, with its number
-        self.lanes = lanes or fastest_lanes(self._rehearse, len(self._gammas), problem.steps, self._chunk_steps)
+        if lanes is None:
+            clock = time.process_time if self._devices[0].platform == "cpu" else time.perf_counter
+            lanes = fastest_lanes(self._rehearse, clock, len(self._gammas), problem.steps, self._chunk_steps)
+        self.lanes = lanes
 
     def begin(self) -> State:
         """Every run before its first step."""

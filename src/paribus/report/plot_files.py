@@ -1,0 +1,46 @@
+"""`paribus plot`: one plot of any runs of the grid engine as files, SVG, PNG or PDF."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from paribus.errors import ConfigError, RunError
+from paribus.grid import results
+from paribus.report.collect import load_runs
+from paribus.report.page import write_figure
+from paribus.report.plots import check_names, plot
+from paribus.report.tables import Tables
+from paribus.tree import did_you_mean
+from paribus.yaml12 import typed
+
+
+def plot_files(name: str, paths: Sequence[Path], out: Path, where: Sequence[str] = ()) -> list[Path]:
+    """Draw the runs below the paths; `where` keeps those of some settings, such as `model.gamma=1`.
+
+    Returns the files: `out`, or where runs of fixed time and fixed data are there one of each, the protocol in its name.
+    Raises ConfigError for a name that no plot has, a key or a value that no run has; RunError where nothing can be drawn."""
+    check_names([name])
+    runs = chosen(load_runs(*paths), where)
+    figures = plot(Tables(runs, results.losses(*paths), results.evaluations(*paths)), [name])
+    if not figures:
+        told = ", ".join(map(str, paths))
+        raise RunError(
+            f"{told}: {len(runs):,} runs, but nothing for the plot {name}; other settings or more runs may have it"
+        )
+    names = [out if len(figures) == 1 else out.with_name(f"{out.stem}-{figure.name}{out.suffix}") for figure in figures]
+    return [write_figure(figure.chart, path) for figure, path in zip(figures, names, strict=True)]
+
+
+def chosen(runs: pl.DataFrame, where: Sequence[str]) -> pl.DataFrame:
+    """The runs that have each of these settings. Raises ConfigError, saying which values there are."""
+    for word in where:
+        key, _, text = word.partition("=")
+        if key not in runs.columns:
+            raise ConfigError(f"--where {word}: no run has the key {key}{did_you_mean(key, runs.columns)}")
+        kept = runs.filter(pl.col(key) == pl.lit(typed(text)))
+        if kept.is_empty():
+            there = ", ".join(map(str, runs[key].unique().sort().to_list()[:12]))
+            raise ConfigError(f"--where {word}: no run has this value; found {there}")
+        runs = kept
+    return runs
