@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from paribus.evals.statistics import Interval
+from paribus.report.tables import power
 from paribus.studies.batch_size.laws.law import Floats, Law, judged, mean_spread, over_replicates, resting_on, slope
 from paribus.studies.batch_size.laws.optimum import LOSS, eta_star
 from paribus.studies.batch_size.laws.settings import (
@@ -93,7 +94,7 @@ def temperature_collapse(runs: pl.DataFrame) -> list[Law]:
         small, large = group.filter(pl.col(BATCH) <= _COLLAPSING), group.filter(pl.col(BATCH) >= _LARGE[1])
         if len(temperatures) > 1 or small[BATCH].n_unique() < 3:
             continue
-        shown = f"η/B = {_power(temperatures[0])}, {told(group)}"
+        shown = f"η/B = {power(temperatures[0])}, {told(group)}"
         batches = values(small, BATCH)
         rows = by_seed(small, BATCH, _ended)
         spread = mean_spread(rows)
@@ -109,11 +110,6 @@ def temperature_collapse(runs: pl.DataFrame) -> list[Law]:
         bounds = (math.log2(1 + _MARGIN), math.inf)
         laws.append(judged("temperature: its end", quantity, apart, math.nan, bounds, evidence))
     return laws
-
-
-def _power(value: float) -> str:
-    exponent = math.log2(value)
-    return f"2^{exponent:.0f}^" if exponent.is_integer() else f"{value:g}"
 
 
 def _seeds_at(small: pl.DataFrame, large: pl.DataFrame, batch: float) -> list[pl.DataFrame]:
