@@ -5,8 +5,9 @@
 Peers, all of naive centring with f(theta_0) computed at every step:
   lean      the engine's own one-thread option, batches as numpy arrays, no look at a loss before the end
   jitted    a jitted step an iteration as one writes it first: data as one JAX array, of which x[t], y[t] are the batch
-  synced    as the original study: rows of one array sliced by start and stop, the optimizer's update outside what is jitted,
-            the loss read on the host and tested after every step
+  synced    as the original study's loop (stan257/batch_size_studies, trainer.py and data_iterators.py), without its progress
+            bar and checkpoints: rows sliced by start and stop, one jitted update, then, op by op, isfinite of the loss and the
+            loss read on the host
 
 Needs an idle machine: "sharding" compares wall times of one and two devices.
 """
@@ -178,22 +179,26 @@ def indexed(problem: Problem, steps: int) -> float:
 
 
 def synced(problem: Problem, steps: int) -> float:
-    """CPU-seconds of a loop that waits for every step, and slices and updates op by op."""
-    compiled, size = jax.jit(loss_and_gradient), problem.batch_size
+    """CPU-seconds of a loop that waits for every step, and slices and looks at the loss op by op."""
+    size, base = problem.batch_size, optax.identity()
     (xs, ys), start, rate = data(problem, steps)
     xs, ys = jnp.asarray(xs.reshape(steps * size, -1)), jnp.asarray(ys.reshape(steps * size, -1))
-    optimizer = optax.sgd(rate)
+
+    @jax.jit
+    def update(weights, state, theta_0, x, y, rate):  # type: ignore[no-untyped-def]
+        optimizer = optax.chain(base, optax.scale(-rate))
+        loss, gradient = loss_and_gradient(weights, theta_0, x, y)
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state, loss
 
     def loop(steps: int) -> list[float]:
-        weights, state, losses = start, optimizer.init(start), []
+        weights, state, losses = start, (base.init(start), optax.EmptyState()), []
         for t in range(steps):
             x, y = xs[t * size : (t + 1) * size], ys[t * size : (t + 1) * size]
-            loss, gradient = compiled(weights, start, x, y)
-            updates, state = optimizer.update(gradient, state)
-            weights = optax.apply_updates(weights, updates)
-            losses.append(float(loss))
-            if not np.isfinite(losses[-1]):
+            weights, state, loss = update(weights, state, start, x, y, rate)
+            if not jnp.isfinite(loss):
                 break
+            losses.append(loss.item())
         return losses
 
     loop(2)
