@@ -6,8 +6,8 @@ Peers, all of naive centring with f(theta_0) computed at every step:
   lean      the engine's own one-thread option, batches as numpy arrays, no look at a loss before the end
   jitted    a jitted step an iteration as one writes it first: data as one JAX array, of which x[t], y[t] are the batch
   synced    as the original study's loop (stan257/batch_size_studies, trainer.py and data_iterators.py), without its progress
-            bar and checkpoints: rows sliced by start and stop, one jitted update, then, op by op, isfinite of the loss and the
-            loss read on the host
+            bar and checkpoints: rows sliced by start and stop, one jitted update, then, op by op, isfinite of the loss and
+            the loss read on the host
 
 Needs an idle machine: "sharding" compares wall times of one and two devices.
 """
