@@ -49,7 +49,11 @@ def protocols(runs: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _num_values(runs: pl.DataFrame, key: str) -> int:
-    return len({_text(value) for value in runs[key].to_list()})
+    """How many values a key has; that of one kind alone (Adam's betas, where others train with SGD) is told by the kind."""
+    kind = f"{key.rsplit('.', 1)[0]}.kind"
+    is_of_a_kind = key != kind and kind in runs.columns and runs[kind].n_unique() > 1
+    values = {_text(value) for value in runs[key].to_list() if value is not None or not is_of_a_kind}
+    return len(values)
 
 
 def _is_budget_of(runs: pl.DataFrame, key: str, axes: Sequence[str]) -> bool:

@@ -26,11 +26,11 @@ def laws_table(laws: Sequence[Mapping[str, Any]], caption: str = "") -> Table:
     frame = pl.DataFrame(rows, schema | dict.fromkeys(_NUMBERS, pl.Float64()))
     columns = [
         Column("name", "Law"),
+        Column("verdict", "Verdict", kind="badge"),
         Column("quantity", "Measured"),
         Column("estimate", "Estimate [95 %]", ".3g", ("low", "high")),
         Column("theory", "Theory", ".3g"),
         Column("bounds", "Holds within"),
-        Column("verdict", "Verdict", kind="badge"),
         Column("evidence", "Evidence"),
     ]
     return Table(frame, columns, caption)

@@ -144,7 +144,7 @@ def test_the_lazy_slope_is_wrong(scaled, exponent, verdict):
     runs = over_gamma(
         gammas, lambda g: exponent * math.log2(g), lambda g: exponent * math.log2(g) + 3, scaled, grid=grid
     )
-    found = only(laws.measure(runs, NOTHING), "lazy: η*")
+    found = only(laws.measure(runs, NOTHING), "lazy: η⋆")
     assert (found.theory, found.verdict) == (2.0, verdict)
     assert found.low <= exponent <= found.high
 
@@ -237,7 +237,7 @@ def over_batch(star, num_seeds=4, noise=0.05, **more):
 def test_the_noise_scale_of_the_best_eta_is_wrong():
     runs = over_batch(lambda size: -1 - math.log2(1 + 240 / size))
     found = laws.measure(runs, NOTHING)
-    small, large = [one for one in found if one.name == "batch size: η*"]
+    small, large = [one for one in found if one.name == "batch size: η⋆"]
     noise, misfit = [one for one in found if one.name == "batch size: saturation"]
     assert [one.verdict for one in (small, large, noise, misfit)] == ["holds"] * 4
     assert noise.low <= 240 <= noise.high
@@ -246,7 +246,7 @@ def test_the_noise_scale_of_the_best_eta_is_wrong():
 
 def test_a_best_eta_that_grows_as_the_root_passes_for_linear():
     found = laws.measure(over_batch(lambda size: -6 + math.log2(size) / 2), NOTHING)
-    small, large = [one for one in found if one.name == "batch size: η*"]
+    small, large = [one for one in found if one.name == "batch size: η⋆"]
     assert (small.verdict, large.verdict) == ("fails", "holds")
     assert small.low <= 0.5 <= small.high
     assert [one.verdict for one in found if one.name == "batch size: saturation"][1] == "fails"

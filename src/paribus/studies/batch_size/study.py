@@ -8,8 +8,8 @@ import polars as pl
 from paribus.grid import results
 from paribus.report import collect, plots
 from paribus.report import runs as run_tables
-from paribus.report.blocks import Block, Figure, Report, Section, Tile, Tiles, Verdict, Verdicts
-from paribus.report.cells import interval, number
+from paribus.report.blocks import Block, Figure, Report, Section, Tile, Tiles
+from paribus.report.cells import number
 from paribus.report.laws import laws_table
 from paribus.report.tables import Tables
 from paribus.studies.batch_size import laws
@@ -48,19 +48,14 @@ def tiles(tables: Sequence[pl.DataFrame], held: Sequence[Law]) -> list[Tile]:
 
 
 def law_blocks(held: Sequence[Law]) -> list[Block]:
-    """Each law as a claim with its state, and the table of the numbers."""
+    """The table of the laws."""
     if not held:
         return ["No sweep of these runs varies what a law is about."]
-    claims = [Verdict(f"{law.name}: {law.quantity}", law.verdict, _evidence(law)) for law in held]
     caption = (
         "A law holds where the whole interval lies within its bounds, fails where it misses them, and is inconclusive"
         " else. Intervals: Student's, about a bootstrap over replicate seeds, or over residuals where there is one seed."
     )
-    return [Verdicts(claims), laws_table([law._asdict() for law in held], caption)]
-
-
-def _evidence(law: Law) -> str:
-    return f"{number(law.estimate, '.3g')} {interval(law.low, law.high, '.3g')}; {law.evidence}"
+    return [laws_table([law._asdict() for law in held], caption)]
 
 
 def figures_of(sweep: str, runs: pl.DataFrame, evaluations: pl.DataFrame) -> list[Figure]:

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from paribus.evals.statistics import Interval
+from paribus.report.tables import power
 from paribus.studies.batch_size.laws.law import Floats, Law, judged, mean_spread, over_replicates, resting_on, slope
 from paribus.studies.batch_size.laws.optimum import LOSS, eta_star
 from paribus.studies.batch_size.laws.settings import (
@@ -42,10 +43,10 @@ def eta_against_batch(runs: pl.DataFrame) -> list[Law]:
             inside = (points >= low) & (points <= high)
             if inside.sum() >= 3:
                 part = table[:, inside].tolist()
-                quantity = f"log2 slope of η* in B, B = {low} to {high}, {told(group)}"
+                quantity = f"log2 slope of η⋆ in B, B = {low} to {high}, {told(group)}"
                 evidence = resting_on(part, "batch sizes", int(inside.sum()))
                 found = slope(log2(points[inside]), part)
-                laws.append(judged("batch size: η*", quantity, found, theory, bounds, evidence))
+                laws.append(judged("batch size: η⋆", quantity, found, theory, bounds, evidence))
         if batches[0] <= _SMALL[1] and batches[-1] >= _LARGE[0] and len(batches) >= 5:
             laws += _saturation(group, rows, log2(batches))
     return laws
@@ -65,8 +66,8 @@ def _saturation(group: pl.DataFrame, rows: list[list[float]], log2_batch: Floats
     rms = over_replicates(rows, lambda mean: fit_noise(log2_batch, mean)[1])
     name, span = "batch size: saturation", told(group)
     return [
-        judged(name, f"B_n of η* = η_∞ / (1 + B_n / B), {span}", noise, math.nan, (100.0, 1000.0), evidence),
-        judged(name, f"misfit of η_∞ / (1 + B_n / B), rms of log2 η*, {span}", rms, 0.0, (-math.inf, 0.25), evidence),
+        judged(name, f"B_n of η⋆ = η_∞ / (1 + B_n/B), {span}", noise, math.nan, (100.0, 1000.0), evidence),
+        judged(name, f"misfit of η_∞ / (1 + B_n / B), rms of log2 η⋆, {span}", rms, 0.0, (-math.inf, 0.25), evidence),
     ]
 
 
@@ -93,7 +94,7 @@ def temperature_collapse(runs: pl.DataFrame) -> list[Law]:
         small, large = group.filter(pl.col(BATCH) <= _COLLAPSING), group.filter(pl.col(BATCH) >= _LARGE[1])
         if len(temperatures) > 1 or small[BATCH].n_unique() < 3:
             continue
-        shown = f"η/B = {_power(temperatures[0])}, {told(group)}"
+        shown = f"η/B = {power(temperatures[0])}, {told(group)}"
         batches = values(small, BATCH)
         rows = by_seed(small, BATCH, _ended)
         spread = mean_spread(rows)
@@ -109,11 +110,6 @@ def temperature_collapse(runs: pl.DataFrame) -> list[Law]:
         bounds = (math.log2(1 + _MARGIN), math.inf)
         laws.append(judged("temperature: its end", quantity, apart, math.nan, bounds, evidence))
     return laws
-
-
-def _power(value: float) -> str:
-    exponent = math.log2(value)
-    return f"2^{exponent:.0f}^" if exponent.is_integer() else f"{value:g}"
 
 
 def _seeds_at(small: pl.DataFrame, large: pl.DataFrame, batch: float) -> list[pl.DataFrame]:

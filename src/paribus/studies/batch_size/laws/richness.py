@@ -31,7 +31,7 @@ _TAUS = (0.25, 0.5)
 
 def lazy_optimum(runs: pl.DataFrame) -> list[Law]:
     """eta* ~ gamma^2 where the network is linear in its parameters: its kernel is 1 / gamma^2 of that at gamma = 1."""
-    return _rates(runs, "lazy: η*", pl.col(GAMMA) <= _LAZY, eta_star, lambda depth: 2.0, 0.2, lambda group: 0.0)
+    return _rates(runs, "lazy: η⋆", pl.col(GAMMA) <= _LAZY, eta_star, lambda depth: 2.0, 0.2, lambda group: 0.0)
 
 
 def rich_border(runs: pl.DataFrame) -> list[Law]:

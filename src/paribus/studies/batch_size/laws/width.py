@@ -23,7 +23,7 @@ def width_transfer(runs: pl.DataFrame) -> list[Law]:
         best = by_seed(group, WIDTH, eta_star)
         moved = over_replicates(best, lambda mean: float(np.ptp(mean)))
         evidence = resting_on(best, "widths", len(widths))
-        quantity = f"range of log2 η*, {span}"
+        quantity = f"range of log2 η⋆, {span}"
         if is_only(group, "model.parameterization", "sp"):
             laws.append(judged("width: SP moves", quantity, moved, math.nan, (_MOVES, math.inf), evidence))
         elif is_only(group, "model.parameterization", "mup"):
