@@ -1,4 +1,4 @@
-"""The smoke study itself: one command, its report with the laws and every figure it promises, and nothing left to do after."""
+"""The smoke study itself: one command, its report with the laws and every figure, and nothing left to do after."""
 
 import json
 import subprocess
