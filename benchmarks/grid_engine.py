@@ -5,7 +5,9 @@
 Peers, all of naive centring with f(theta_0) computed at every step:
   lean      the engine's own one-thread option, batches as numpy arrays, no look at a loss before the end
   jitted    a jitted step an iteration as one writes it first: data as one JAX array, of which x[t], y[t] are the batch
-  synced    the same, and after every step the loss is read on the host and tested
+  synced    as the original study's loop (stan257/batch_size_studies, trainer.py and data_iterators.py), without its progress
+            bar and checkpoints: rows sliced by start and stop, one jitted update, then, op by op, isfinite of the loss and
+            the loss read on the host
 
 Needs an idle machine: "sharding" compares wall times of one and two devices.
 """
@@ -14,12 +16,12 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from paribus.data.source import open_source
 from paribus.data.supervised import Polynomial, SupervisedSeeds
@@ -75,7 +77,7 @@ def compare(name: str, case: Case) -> None:
         f"{name}: N={model.width} L={model.depth} B={problem.batch_size}, {case.runs} runs of {problem.steps:,} steps, "
         f"{program.lanes} side by side: {rate:,.0f} steps x runs per CPU-second"
     )
-    for peer, loop in (("lean", lean), ("jitted", partial(indexed, False)), ("synced", partial(indexed, True))):
+    for peer, loop in (("lean", lean), ("jitted", indexed), ("synced", synced)):
         peer_rate = case.peer_steps / loop(problem, case.peer_steps)
         wanted = f" (at least {case.least[peer]:g} wanted)" if peer in case.least else ""
         print(f"  {peer:8} {peer_rate:10,.0f}   ratio {rate / peer_rate:,.1f}{wanted}")
@@ -124,8 +126,8 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 # --- peers ---------------------------------------------------------------------------------------------------------------
 
 
-def step(weights, theta_0, x, y, rate):  # type: ignore[no-untyped-def]
-    """SGD on the mean square of the centred output; muP with gamma = 1."""
+def loss_and_gradient(weights, theta_0, x, y):  # type: ignore[no-untyped-def]
+    """The mean square of the centred output; muP with gamma = 1."""
 
     def output(weights):  # type: ignore[no-untyped-def]
         h = x
@@ -134,7 +136,12 @@ def step(weights, theta_0, x, y, rate):  # type: ignore[no-untyped-def]
         return h @ weights[-1] / len(weights[-1])
 
     f_0 = output(theta_0)
-    loss, gradient = jax.value_and_grad(lambda weights: jnp.mean((output(weights) - f_0 - y) ** 2))(weights)
+    return jax.value_and_grad(lambda weights: jnp.mean((output(weights) - f_0 - y) ** 2))(weights)
+
+
+def step(weights, theta_0, x, y, rate):  # type: ignore[no-untyped-def]
+    """A whole step of SGD."""
+    loss, gradient = loss_and_gradient(weights, theta_0, x, y)
     return [W - rate * g for W, g in zip(weights, gradient, strict=True)], loss
 
 
@@ -154,7 +161,7 @@ def lean(problem: Problem, steps: int) -> float:
     return timed(loop)[0]
 
 
-def indexed(is_synced: bool, problem: Problem, steps: int) -> float:
+def indexed(problem: Problem, steps: int) -> float:
     """CPU-seconds of a loop that takes its batches out of arrays on the device."""
     compiled = jax.jit(step)
     (xs, ys), start, rate = data(problem, steps)
@@ -166,11 +173,36 @@ def indexed(is_synced: bool, problem: Problem, steps: int) -> float:
         for t in range(steps):
             weights, loss = compiled(weights, start, xs[t], ys[t], rate)
             losses.append(loss)
-            if is_synced and not jnp.isfinite(loss):
-                break
         return jax.device_get(losses)
 
     return timed(loop)[0]
+
+
+def synced(problem: Problem, steps: int) -> float:
+    """CPU-seconds of a loop that waits for every step, and slices and looks at the loss op by op."""
+    size, base = problem.batch_size, optax.identity()
+    (xs, ys), start, rate = data(problem, steps)
+    xs, ys = jnp.asarray(xs.reshape(steps * size, -1)), jnp.asarray(ys.reshape(steps * size, -1))
+
+    @jax.jit
+    def update(weights, state, theta_0, x, y, rate):  # type: ignore[no-untyped-def]
+        optimizer = optax.chain(base, optax.scale(-rate))
+        loss, gradient = loss_and_gradient(weights, theta_0, x, y)
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state, loss
+
+    def loop(steps: int) -> list[float]:
+        weights, state, losses = start, (base.init(start), optax.EmptyState()), []
+        for t in range(steps):
+            x, y = xs[t * size : (t + 1) * size], ys[t * size : (t + 1) * size]
+            weights, state, loss = update(weights, state, start, x, y, rate)
+            if not jnp.isfinite(loss):
+                break
+            losses.append(loss.item())
+        return losses
+
+    loop(2)
+    return timed(lambda: loop(steps))[0]
 
 
 def data(problem: Problem, steps: int) -> tuple[tuple[np.ndarray, np.ndarray], list[jax.Array], float]:

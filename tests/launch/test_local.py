@@ -1,3 +1,5 @@
+"""What only the local launcher does: forks, cores, shared directories. The rest: tests/contracts/test_launchers.py."""
+
 import os
 import signal
 import subprocess
@@ -88,18 +90,6 @@ def test_a_killed_run_is_begun_again_once_and_then_failed(preload, tmp_path):
     assert [attempts(ending.run) for ending in result.endings] == [["begin", "begin"], ["begin", "begin", "end"]]
 
 
-def test_what_is_done_is_skipped_and_what_is_unfinished_is_resumed(tmp_path):
-    todo = jobs(tmp_path, ["ok", "ok"])
-    with todo[1].run.lock():
-        todo[1].run.set_status("stopped", "SIGTERM after step 15", step=15)
-    first = run_jobs(todo, 2, progress=False, preload=COLD)
-    assert first.line() == "2 runs: 2 done"
-    assert todo[1].run.metrics_path.read_text().startswith('{"step": 16')
-    again = run_jobs(todo, 2, progress=False, preload=COLD)
-    assert (again.line(), again.exit_code) == ("2 runs: 2 done (2 already)", 0)
-    assert [attempts(job.run) for job in todo] == [["begin", "end"]] * 2
-
-
 @pytest.mark.parametrize(("asked", "parallel"), [(None, 1), (None, 2), (3, 2)])
 def test_runs_do_not_fight_for_cores(asked, parallel, tmp_path):
     [job] = jobs(tmp_path, ["ok"], threads=asked)
@@ -147,21 +137,6 @@ def test_a_run_that_another_process_left_unfinished_is_taken_over(tmp_path):
     output, errors = sweep.communicate(timeout=60)
     assert (output, sweep.returncode) == ("1 run: 1 done\n", 0), errors
     assert attempts(job.run) == ["begin", "end", "begin", "end"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_every_run_checkpoint_and_the_next_sweep_goes_on(number, tmp_path):
-    sweep = start_sweep(tmp_path, 2, "slow", "slow", "ok")
-    active = jobs(tmp_path, ["slow", "slow"])
-    for job in active:
-        wait_for(job.run.log_path, "step 3")
-    sweep.send_signal(number)
-    output, errors = sweep.communicate(timeout=20)
-    assert (output, sweep.returncode) == ("3 runs: 0 done, 3 stopped\n", 128 + number), errors
-    for job in active:
-        assert job.run.status()["state"] == "stopped"
-        assert not job.run.is_locked()
-        assert attempts(job.run) == ["begin", "end"]
 
 
 def test_runs_stop_with_a_checkpoint_when_the_sweep_is_killed(tmp_path):

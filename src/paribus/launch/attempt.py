@@ -3,13 +3,12 @@
 As a program it is what a Slurm array executes: `python -m paribus.launch.attempt FOLDER` carries out the task of
 FOLDER/tasks.json that SLURM_ARRAY_TASK_ID names, and leaves its exit code in FOLDER/exit-INDEX.json, or requeues it."""
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,27 +18,26 @@ from paribus.rundir import RunDir, write_json
 
 OWN_STOP = signal.SIGINT  # the launcher's own: to this program alone, and for good
 TIME_IS_UP = signal.SIGUSR1  # from Slurm, to this program alone, some time before the limit
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+# Becomes the command. 1: PR_SET_PDEATHSIG of prctl(2); between fork and exec it would not be safe in a process with threads.
+_BECOME = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+_STOP_WITH_PARENT = (sys.executable, "-S", "-c", _BECOME) if sys.platform == "linux" else ()
 _POLL_S = 0.2
 
 
-def begin(
-    run: RunDir, command: Sequence[str], threads: int, cwd: str, first: Callable[[], None] | None = None
-) -> subprocess.Popen[bytes]:
+def begin(run: RunDir, command: Sequence[str], threads: int, cwd: str) -> subprocess.Popen[bytes]:
     """Start the command in a session of its own, with stdout and stderr appended to the run's log.txt.
 
-    first: what the new process does before it becomes the command."""
+    It gets SIGTERM when this process is killed: the run is then free for the next attempt."""
     log_attempt(run, command)
     with run.log_path.open("ab") as log:
         return subprocess.Popen(
-            command,
+            [*_STOP_WITH_PARENT, *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=cwd,
             env={**os.environ, **thread_limits(threads)},
             start_new_session=True,
-            preexec_fn=first,
         )
 
 
@@ -88,7 +86,7 @@ def _main(folder: Path) -> int:
     if received:
         code = -received[0]
     else:
-        process = begin(run, task["command"], task["threads"], str(Path.cwd()), _stop_with_parent)
+        process = begin(run, task["command"], task["threads"], str(Path.cwd()))
         if received:  # between the two lines above
             process.terminate()
         code = process.wait()
@@ -109,14 +107,9 @@ def _may_go_on(run: RunDir, step: int | None, task: dict[str, Any]) -> bool:
         return True
     with run.lock():
         run.set_status(
-            "failed", f"launch.slurm.time_limit_min: {task['time_limit_min']} were over before one step was done"
+            "failed", f"launch.slurm.time_limit_min: {task['time_limit_min']} min were over before one step was done"
         )
     return False
-
-
-def _stop_with_parent() -> None:
-    """In the new process: get SIGTERM when the program above is killed, so that the run is free for the next turn."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

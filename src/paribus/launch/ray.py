@@ -1,5 +1,6 @@
 """A sweep as tasks of a Ray cluster: one that is there already, or one on this machine for as long as the sweep takes."""
 
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from paribus.launch.pool import carry_out, started
 from paribus.train.cluster import RayConfig
 
 GIB = 1 << 30
+CONNECT_TIMEOUT_S = 10.0
 KILLED, CANCELLED = -9, 143
 # Of a cluster of our own: no token in the home folder, no reports, and GPUs stay hidden from tasks that ask for none.
 _OWN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
@@ -50,14 +52,22 @@ def connect(sections: Sequence[RayConfig]) -> Any:
             ray.init(address="local", num_cpus=num_cores(), include_dashboard=False, **quiet)
         return ray
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         said = str(error).strip().splitlines()
         raise ConfigError(
             f"launch.ray.address: no Ray cluster is reachable at {address}: {said[0] if said else type(error).__name__}; "
             "`ray start --head` starts one, null makes one for the sweep"
         ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nobody listens at HOST:PORT: Ray itself tries for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
 
 
 def _refuse_too_big(ray: Any, jobs: Sequence[Job]) -> None:
