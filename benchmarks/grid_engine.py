@@ -5,23 +5,26 @@
 Peers, all of naive centring with f(theta_0) computed at every step:
   lean      the engine's own one-thread option, batches as numpy arrays, no look at a loss before the end
   jitted    a jitted step an iteration as one writes it first: data as one JAX array, of which x[t], y[t] are the batch
-  synced    as the original study's loop (stan257/batch_size_studies, trainer.py and data_iterators.py), without its progress
-            bar and checkpoints: rows sliced by start and stop, one jitted update, then, op by op, isfinite of the loss and
-            the loss read on the host
+  synced    rows sliced by start and stop, one jitted update, then op by op: isfinite of the loss, the loss read on the host
+  original  the same with the progress bar that the original study's loop redraws with the loss after every step
+            (stan257/batch_size_studies, trainer.py and data_iterators.py); its checkpoints are left out
 
 Needs an idle machine: "sharding" compares wall times of one and two devices.
 """
 
 import argparse
+import os
 import resource
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import NamedTuple, TextIO, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tqdm import tqdm
 
 from paribus.data.source import open_source
 from paribus.data.supervised import Polynomial, SupervisedSeeds
@@ -45,8 +48,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "wide": Case(Problem(Mlp(width=128, depth=3), "mse", Sgd(), 64, 1000), 64, 1000, {"jitted": 3, "synced": 10}),
-    "small": Case(Problem(Mlp(width=100, depth=2), "mse", Sgd(), 1, 20_000), 64, 10_000, {"jitted": 50, "synced": 500}),
+    "wide": Case(Problem(Mlp(width=128, depth=3), "mse", Sgd(), 64, 1000), 64, 1000, {"jitted": 3, "original": 10}),
+    "small": Case(
+        Problem(Mlp(width=100, depth=2), "mse", Sgd(), 1, 20_000), 64, 10_000, {"jitted": 50, "original": 500}
+    ),
 }
 
 
@@ -77,7 +82,7 @@ def compare(name: str, case: Case) -> None:
         f"{name}: N={model.width} L={model.depth} B={problem.batch_size}, {case.runs} runs of {problem.steps:,} steps, "
         f"{program.lanes} side by side: {rate:,.0f} steps x runs per CPU-second"
     )
-    for peer, loop in (("lean", lean), ("jitted", indexed), ("synced", synced)):
+    for peer, loop in (("lean", lean), ("jitted", indexed), ("synced", synced), ("original", original)):
         peer_rate = case.peer_steps / loop(problem, case.peer_steps)
         wanted = f" (at least {case.least[peer]:g} wanted)" if peer in case.least else ""
         print(f"  {peer:8} {peer_rate:10,.0f}   ratio {rate / peer_rate:,.1f}{wanted}")
@@ -178,9 +183,14 @@ def indexed(problem: Problem, steps: int) -> float:
     return timed(loop)[0]
 
 
-def synced(problem: Problem, steps: int) -> float:
+def original(problem: Problem, steps: int) -> float:
+    with Path(os.devnull).open("w") as nowhere:
+        return synced(problem, steps, nowhere)
+
+
+def synced(problem: Problem, steps: int, nowhere: TextIO | None = None) -> float:
     """CPU-seconds of a loop that waits for every step, and slices and looks at the loss op by op."""
-    size, base = problem.batch_size, optax.identity()
+    size, base, with_bar = problem.batch_size, optax.identity(), nowhere is not None
     (xs, ys), start, rate = data(problem, steps)
     xs, ys = jnp.asarray(xs.reshape(steps * size, -1)), jnp.asarray(ys.reshape(steps * size, -1))
 
@@ -193,12 +203,16 @@ def synced(problem: Problem, steps: int) -> float:
 
     def loop(steps: int) -> list[float]:
         weights, state, losses = start, (base.init(start), optax.EmptyState()), []
+        bar = tqdm(total=steps, file=nowhere, disable=not with_bar)
         for t in range(steps):
             x, y = xs[t * size : (t + 1) * size], ys[t * size : (t + 1) * size]
             weights, state, loss = update(weights, state, start, x, y, rate)
             if not jnp.isfinite(loss):
                 break
             losses.append(loss.item())
+            if with_bar:
+                bar.update(1)
+                bar.set_postfix(loss=f"{loss.item():.4f}")
         return losses
 
     loop(2)
