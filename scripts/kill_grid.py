@@ -1,6 +1,6 @@
 """Kill grid programs with SIGKILL at random moments, resume each, and compare it bit for bit with one that was never killed.
 
-python scripts/kill_grid.py 30        prints "30 of 30" and exits 0, or names the trials that differ and exits 1
+python scripts/kill_grid.py 30        prints "30 of 30 ..." and exits 0, or names the trials that differ and exits 1
 
 In turn: a grid on fixed data, where blocks and epochs end inside the run, one on fresh samples with Adam, and a search.
 Every attempt is a process of its own; each trial is killed one to three times, anywhere between its first and last byte.
@@ -141,8 +141,8 @@ def main() -> None:
                 different.append(number)
             shutil.rmtree(root / str(number))
             print(f"\r{number + 1 - len(different)} of {number + 1}", end="", file=sys.stderr, flush=True)
-    print(f"\n{trials - len(different)} of {trials} bit-identical after {kills} kills", file=sys.stderr)
-    print(f"{trials - len(different)} of {trials}")
+    print(f"\n{kills} kills", file=sys.stderr)
+    print(f"{trials - len(different)} of {trials} programs, killed and resumed, are bit-identical")
     sys.exit(f"trials that differ: {different}" if different else 0)
 
 
