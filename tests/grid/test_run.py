@@ -11,6 +11,7 @@ from paribus import load_runs
 from paribus.errors import CheckpointError, ConfigError, RunError
 from paribus.grid import programs, run
 from paribus.grid.results import evaluations, losses, read_searches
+from paribus.report.overview import generic_report
 from tiny_grids import one, points
 
 FRESH = {"kind": "polynomial", "input_dim": 8, "num_heldout": 64}
@@ -133,3 +134,9 @@ def test_a_damaged_checkpoint_is_named_and_refused(tmp_path, monkeypatch):
     arrays.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged"):
         trained(runs)
+
+
+def test_a_report_of_any_runs_has_the_plots_that_a_grid_has_something_for(tmp_path):
+    trained(points(one(tmp_path / "runs"), [0.01, 0.1, 1.0], [0.1, 1.0]))
+    generic_report([tmp_path / "runs"], tmp_path / "page.html")
+    assert "portrait" in {path.stem for path in (tmp_path / "page_figures").iterdir()}

@@ -8,11 +8,13 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from paribus.report import audits, charts, collect, losses, runs
+from paribus.grid import results
+from paribus.report import audits, charts, collect, losses, plots, runs
 from paribus.report.blocks import Block, Column, Details, Figure, Report, Section, Table, Tiles, Verdict, Verdicts
 from paribus.report.cells import counted
 from paribus.report.charts import Axis, Kinds
 from paribus.report.page import write_report
+from paribus.report.tables import Tables, grid_runs
 
 NATS = "Loss, nats a token"
 _STEP = Axis("step", "Step", format=",")
@@ -36,6 +38,7 @@ def generic_report(paths: Sequence[Path | str], out: Path | str) -> Path:
     sections = [
         Section("Overview", [Tiles(runs.tiles(table)), runs.run_table(table), *runs.problems(table)]),
         *training(table),
+        *grids(table),
         *(evaluation(table, name) for name in evaluation_names(table)),
         *audits.sections(dict(zip(table["name"], map(Path, table["path"]), strict=True))),
         *runs.appendix(table, commands)[1:],
@@ -79,6 +82,14 @@ def training(table: pl.DataFrame) -> list[Section]:
             chart, note = _curve(logged, unit)
             blocks.append(Figure(f"training-{metric.replace('/', '-')}", chart, title, caption + note))
     return [Section("Training", blocks)] if blocks else []
+
+
+def grids(table: pl.DataFrame) -> list[Section]:
+    """Every plot that the runs of the grid engine have something for."""
+    found = grid_runs(table)
+    paths = found["path"].unique(maintain_order=True).to_list() if len(found) else []
+    figures = plots.plot(Tables(found, results.losses(*paths), results.evaluations(*paths))) if paths else []
+    return [Section("Grids", figures)] if figures else []
 
 
 def evaluation(table: pl.DataFrame, name: str) -> Section:
