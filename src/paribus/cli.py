@@ -279,7 +279,7 @@ def study(
     ] = None,
     on: On = "local",
     max_parallel: MaxParallel = None,
-    no_save: Annotated[bool, typer.Option("--no-save", help="Print what the runs came to, keep nothing.")] = False,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Print what the runs came to, keep none of them.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Carry a study from raw text to its report: prepare, sweep, evaluate, draw.
@@ -325,10 +325,7 @@ def _any_config(path: Path, overrides: list[str]) -> "Section":
     from paribus import experiment
     from paribus.grid import programs
 
-    placed = programs.open_program(path, overrides)
-    if placed is None:
-        return experiment.read(path, overrides)
-    return placed.config if path.is_dir() else next(placed.config.runs())
+    return programs.look(path, overrides) or experiment.read(path, overrides)
 
 
 @app.command()

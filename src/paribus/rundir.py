@@ -20,10 +20,10 @@ State = Literal["running", "done", "stopped", "failed", "diverged"]
 WHERE_AND_HOW = ("track", "launch", "paths")
 
 
-def identity(resolved: Mapping[str, Any]) -> str:
-    """Name a resolved config by 8 hex digits of the SHA-256 of its canonical JSON, without where-and-how."""
+def identity(resolved: Mapping[str, Any], digits: int = 8) -> str:
+    """Name a resolved config by hex digits of the SHA-256 of its canonical JSON, without where-and-how."""
     what = {key: value for key, value in resolved.items() if key not in WHERE_AND_HOW}
-    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:digits]
 
 
 def write_bytes(path: Path, content: bytes) -> None:

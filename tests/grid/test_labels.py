@@ -39,3 +39,9 @@ def test_a_diverged_run_keeps_its_label_even_where_its_curve_ends_in_nan() -> No
     judged = judge(losses_T, 1.0, batch_size=64, has_diverged=True, heldout=None)
     assert (judged.label, judged.peak) == ("diverged", 10.0)
     assert judge(losses_T[2:], 1.0, batch_size=64, has_diverged=True, heldout=None).label == "diverged"
+
+
+@pytest.mark.parametrize("heldout", [float("nan"), float("inf")])
+def test_a_held_out_loss_that_is_no_number_is_not_stable(heldout):
+    losses_T = np.linspace(2.0, 0.1, 100, dtype=np.float32)
+    assert judge(losses_T, 2.0, batch_size=64, has_diverged=False, heldout=heldout).label == "risen"

@@ -89,3 +89,30 @@ def test_rates_that_only_mup_has_are_refused_elsewhere(tmp_path):
     train = {"batch_size": 16, "eta": 0.1, "budget": {"epochs": 5}, "optimizer": optimizer}
     with pytest.raises(ConfigError, match="layer_rates: sqrt_width is a choice of mup alone, found ntk"):
         one(tmp_path, model=model, train=train)
+
+
+def test_the_newest_word_on_where_and_how_counts_for_a_program_that_is_there_but_its_lanes_stay(tmp_path):
+    (old,) = programs.place_all(points(one(tmp_path, launch={"lanes": 4}), [0.1, 0.2]))
+    programs.hold(*old)
+    (found,) = programs.place_all(points(one(tmp_path, launch={"devices": 7, "lanes": 1}), [0.1]))
+    assert (found.config.run.launch.devices, found.config.run.launch.lanes) == (7, 4)
+
+
+def test_a_directory_whose_making_was_cut_off_is_no_program_yet(tmp_path, monkeypatch):
+    (placed,) = programs.place_all(points(one(tmp_path), [0.1, 0.2]))
+
+    def killed(path, value):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(programs.rundir, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        programs.hold(*placed)
+    monkeypatch.undo()
+    (again,) = programs.place_all(points(one(tmp_path), [0.1, 0.2]))
+    programs.hold(*again)
+    assert programs.read(placed.directory.path) == placed.config
+
+
+def test_runs_that_would_not_fit_into_memory_together_become_several_programs(tmp_path):
+    wide = one(tmp_path, model={"kind": "mlp", "width": 4096, "depth": 3})  # 67 MB of weights a run, twice
+    assert [len(part) for part in programs.group(points(wide, [2.0**e for e in range(20)]))] == [15, 5]

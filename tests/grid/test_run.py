@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from paribus import load_runs
-from paribus.errors import CheckpointError, ConfigError, RunError
+from paribus.errors import CheckpointError, ConfigError
 from paribus.grid import programs, run
 from paribus.grid.results import evaluations, losses, read_searches
 from paribus.report.overview import generic_report
@@ -119,8 +119,11 @@ def test_weights_are_kept_as_differences_from_the_first(tmp_path):
 
 
 def test_a_batch_larger_than_the_data_is_refused_and_leaves_nothing(tmp_path):
-    with pytest.raises((RunError, ConfigError), match=r"train.batch_size: 128 is more than the 100 samples"):
-        trained([one(tmp_path, train={"eta": 0.1, "batch_size": 128, "budget": {"steps": 3}})])
+    train = {"eta": 0.1, "batch_size": 2000, "budget": {"steps": 3}}
+    with pytest.raises(ConfigError, match=r"train.batch_size: 2,000 is more than the data.num_samples: 100"):
+        one(tmp_path, train=train)
+    with pytest.raises(ConfigError, match=r"train.batch_size: 2,000 is more than the 1,\d\d\d samples there are"):
+        trained([one(tmp_path, data={"kind": "images"}, train=train)])
     assert not list(tmp_path.rglob("config.yaml"))
 
 

@@ -36,6 +36,13 @@ class GridRun(Section):
         return self
 
     @model_validator(mode="after")
+    def _batch_fits(self) -> "GridRun":
+        size, there = self.train.batch_size, self.data.num_samples
+        if there is not None and size > there:
+            raise ValueError(f"train.batch_size: {size:,} is more than the data.num_samples: {there:,}; lower it")
+        return self
+
+    @model_validator(mode="after")
     def _loss_fits(self) -> "GridRun":
         if self.loss == "cross_entropy" and self.data.kind != "images":
             raise ValueError(f"loss: cross_entropy needs classes (data.kind: images), found {self.data.kind}")

@@ -36,7 +36,7 @@ def judge(
         return Judged("diverged", float(losses_T[-1]), peak)
     last = max(window, math.ceil(FINAL_FRACTION * len(losses_T)))
     final = float(finite_T[-last:].mean())
-    if (final if heldout is None else heldout) > initial:
+    if not (final if heldout is None else heldout) <= initial:  # one that is not a number is no lower either
         return Judged("risen", final, peak)
     return Judged("catapult" if peak > CATAPULT * initial else "stable", final, peak)
 

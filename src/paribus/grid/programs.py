@@ -11,6 +11,7 @@ runs/<study>/<shape>-<id8>/
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,12 +21,14 @@ from paribus import config as configs
 from paribus import rundir
 from paribus.config import PositiveFloat, Section
 from paribus.data.source import source_files
+from paribus.data.supervised import Images
 from paribus.errors import ConfigError, RunError
 from paribus.grid.config import GridRun, is_grid_run
 from paribus.rundir import RunDir
-from paribus.train.jax_grid.config import Search
+from paribus.train.jax_grid.config import Adam, GridLaunch, Search
 
 MAX_WEIGHT_BYTES = 2**31  # of the runs that one program holds in memory; more become several programs
+MOST_PIXELS, MOST_CLASSES = 784, 10  # assumed of images, which are not opened to plan
 IDS = "ids.json"
 
 
@@ -75,13 +78,14 @@ def at(run: GridRun, *, name: str, gamma: float, eta: float | Search) -> GridRun
 
 
 def identity(run: GridRun) -> str:
-    """8 hex digits of the whole config, budget and seeds included; files are named by their content, whose place is free.
+    """16 hex digits of the whole config, budget and seeds included; files are named by their content, whose place is free.
 
+    Sixteen, since studies have tens of thousands of runs: of 8, two in 26,600 would be equal with a chance of 8 %.
     Raises RunError when a file is missing."""
     mapping = run.model_dump(mode="json")
     if files := source_files(run.data):
         mapping["data"]["source"] = rundir.files_fingerprint(files, "data.source")
-    return rundir.identity(mapping)
+    return rundir.identity(mapping, digits=16)
 
 
 def group(runs: Sequence[GridRun]) -> list[ProgramConfig]:
@@ -106,8 +110,14 @@ def place_all(runs: Sequence[GridRun]) -> list[Placed]:
         if path is None:
             others.append(run)
         elif path not in found:
-            found[path] = Placed(RunDir(path), read(path))
+            found[path] = Placed(RunDir(path), _under(read(path), run.launch))
     return [*found.values(), *(Placed(place(config), config) for config in group(others))]
+
+
+def _under(config: ProgramConfig, launch: GridLaunch) -> ProgramConfig:
+    """A program that is there, under the newest word on where and how; its lanes stay, on which last bits depend."""
+    kept = launch.model_copy(update={"lanes": config.run.launch.lanes})
+    return config.model_copy(update={"run": config.run.model_copy(update={"launch": kept})})
 
 
 def place(config: ProgramConfig) -> RunDir:
@@ -115,6 +125,16 @@ def place(config: ProgramConfig) -> RunDir:
     run, ids = config.run, [identity(run) for run in config.runs()]
     digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:8]
     return RunDir(Path(run.paths.runs) / run.study / f"{run.name}-{digest}")
+
+
+def look(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig | GridRun | None:
+    """What a program's directory or the YAML of one of the grid engine's runs says; None for anything else."""
+    if is_program(path):
+        return peek(path, overrides)
+    if path.is_dir():
+        return None
+    tree = configs.resolve(path, overrides)
+    return configs.parse(tree, GridRun) if is_grid_run(tree) else None
 
 
 def open_program(path: Path, overrides: Sequence[str] = ()) -> Placed | None:
@@ -129,16 +149,27 @@ def open_program(path: Path, overrides: Sequence[str] = ()) -> Placed | None:
 
 def hold(directory: RunDir, config: ProgramConfig) -> None:
     """Write the config and the identities, where they were not yet."""
-    if directory.is_done:
-        return
+    if (
+        not directory.is_done and not directory.is_locked()
+    ):  # who trains it has written it, with the lanes that it measured
+        write(directory, config)
+
+
+def write(directory: RunDir, config: ProgramConfig) -> None:
+    """Make the directory what it is, or bring where and how up to date."""
     directory.make()
-    rundir.write_json(directory.path / IDS, [identity(run) for run in config.runs()])
     rundir.write_text(directory.config_path, configs.dump(config))
+    rundir.write_json(directory.path / IDS, [identity(run) for run in config.runs()])  # last: it makes this a program
+
+
+def peek(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig:
+    """A program's config as it stands in its directory, for who only looks: the files that it names need not be there."""
+    return configs.load(path / "config.yaml", ProgramConfig, overrides)
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig:
-    """A program's config from its directory. Raises RunError when it was altered, or a file that it reads."""
-    config = configs.load(path / "config.yaml", ProgramConfig, overrides)
+    """A program's config, to train it. Raises RunError when it was altered, or a file that it reads."""
+    config = peek(path, overrides)
     if [identity(run) for run in config.runs()] != ids_of(path):
         raise RunError(
             f"{path}: config.yaml, or a file that it names, is no longer what the program began with; "
@@ -172,9 +203,11 @@ def _shape(run: GridRun) -> str:
 
 def _parts(runs: list[GridRun]) -> Iterator[list[GridRun]]:
     """As many programs as their weights need."""
-    model = runs[0].model
-    bytes_a_run = 4 * 3 * model.width * model.width * max(1, model.depth - 1)  # fp32, with the optimizer's two moments
-    most = max(1, MAX_WEIGHT_BYTES // bytes_a_run)
+    model, data = runs[0].model, runs[0].data
+    inputs, outputs = (MOST_PIXELS, MOST_CLASSES) if isinstance(data, Images) else (data.input_dim, 1)
+    widths = [inputs, *[model.width] * (model.depth - 1), outputs]
+    copies = 2 * (3 if isinstance(runs[0].train.optimizer, Adam) else 1)  # two moments; before and after an advance
+    most = max(1, MAX_WEIGHT_BYTES // (4 * copies * sum(a * b for a, b in pairwise(widths))))
     for start in range(0, len(runs), most):
         yield runs[start : start + most]
 

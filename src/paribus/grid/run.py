@@ -20,7 +20,7 @@ from paribus import provenance, rundir
 from paribus.data.source import Source, open_source
 from paribus.data.supervised import LinearTeacher
 from paribus.data.teachers import spectrum
-from paribus.errors import ParibusError, RunError
+from paribus.errors import ParibusError
 from paribus.grid import programs, search
 from paribus.grid.config import GridRun
 from paribus.grid.labels import judge
@@ -30,7 +30,9 @@ from paribus.grid.search import Trial
 from paribus.grid.state import Arrays, Position, load_state, save_state
 from paribus.objectives.population import Population
 from paribus.rundir import RunDir
+from paribus.train.jax_grid.extra import require_jax
 from paribus.train.jax_grid.state import State, from_numpy, to_numpy
+from paribus.train.jax_grid.stream import check_batch_size
 from paribus.train.signals import Interrupts
 
 if TYPE_CHECKING:
@@ -79,16 +81,12 @@ class Schedule(NamedTuple):
 
 
 def schedule_of(config: GridRun, source: Source) -> Schedule:
-    """Raises RunError when a batch is larger than the data."""
+    """Raises ConfigError when a batch is larger than the data."""
     size, budget = config.train.batch_size, config.train.budget
+    check_batch_size(source, size)
     epoch_steps = None
     if source.num_samples is not None:
         epoch_steps = source.num_samples // size
-        if not epoch_steps:
-            raise RunError(
-                f"train.batch_size: {size:,} is more than the {source.num_samples:,} samples of the data; "
-                "give a smaller batch or more samples"
-            )
     num_steps = budget.steps if budget.steps is not None else (budget.epochs or 0) * (epoch_steps or 0)
     return Schedule(num_steps, epoch_steps, config.record.evaluate_every, config.record.snapshots)
 
@@ -106,16 +104,19 @@ def plan(directory: RunDir, config: ProgramConfig) -> list[str]:
     ]
 
 
-def run(directory: RunDir, config: ProgramConfig) -> Outcome:
+def run(directory: RunDir, config: ProgramConfig, threads: int = 1) -> Outcome:
     """Train the program that `directory` holds from its newest checkpoint to its end; the status tells how it ended.
 
-    A run that diverges ends alone. Raises RunError when another process holds the directory."""
+    threads: of a CPU, where launch.devices does not say how many. A run that diverges ends alone.
+    Raises RunError when another process holds the directory, MissingExtra without JAX."""
+    require_jax()
     with directory.lock():
         if directory.is_done:
             return Outcome("done", directory.status().get("step", 0), "done already")
         is_new = not directory.config_path.exists()
         try:
-            outcome = _run(directory, config)
+            with Interrupts() as interrupts:
+                outcome = _run(directory, config, threads, interrupts)
         except (Exception, KeyboardInterrupt) as error:
             if is_new and isinstance(error, ParibusError) and not (directory.path / "state").exists():
                 _forget(directory)
@@ -134,26 +135,27 @@ def _forget(directory: RunDir) -> None:
 
 
 def _end(directory: RunDir, state: rundir.State, reason: str, **facts: Any) -> None:
-    kept = {key: value for key, value in directory.status().items() if key in ("num_steps", "num_runs")}
-    directory.set_status(state, reason, **kept, **facts)
+    kept = {
+        key: value for key, value in directory.status().items() if key in ("num_steps", "num_runs", "step", "round")
+    }
+    directory.set_status(state, reason, **kept | facts)
 
 
-def _run(directory: RunDir, config: ProgramConfig) -> Outcome:
+def _run(directory: RunDir, config: ProgramConfig, threads: int, interrupts: Interrupts) -> Outcome:
     source = open_source(config.run.data, config.run.seeds)
     schedule = schedule_of(config.run, source)
     from paribus.train.jax_grid.program import Program
 
     launch, problem = config.run.launch, _problem(config.run, schedule)
     lanes = None if launch.lanes == "auto" else launch.lanes
-    program = Program(problem, source, config.points.gammas, devices=launch.devices or 1, lanes=lanes)
+    program = Program(problem, source, config.points.gammas, devices=launch.devices, threads=threads, lanes=lanes)
     if lanes is None:  # measured: kept from now on, since the last bits depend on it
         kept = launch.model_copy(update={"lanes": program.lanes})
         config = config.model_copy(update={"run": config.run.model_copy(update={"launch": kept})})
-    programs.hold(directory, config)
+    programs.write(directory, config)
     _record_attempt(directory, config)
     directory.set_status("running", num_steps=schedule.num_steps, num_runs=len(config))
-    with Interrupts() as interrupts:
-        return _Training(directory, config, program, schedule, interrupts).carry_out()
+    return _Training(directory, config, program, schedule, interrupts).carry_out()
 
 
 def _problem(config: GridRun, schedule: Schedule) -> "Problem":
@@ -308,7 +310,11 @@ class _Training:
         self._results.write(position.number, position.step)
         save_state(self._directory.path / "state", position, to_numpy(state))
         self._directory.set_status(
-            "running", step=position.step, num_steps=self._schedule.num_steps, num_runs=len(self._config)
+            "running",
+            step=position.step,
+            round=position.number,
+            num_steps=self._schedule.num_steps,
+            num_runs=len(self._config),
         )
         self._saved_s = time.monotonic()
 

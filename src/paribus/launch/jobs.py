@@ -12,7 +12,7 @@ from paribus import experiment
 from paribus.grid import programs
 from paribus.grid import run as grid_run
 from paribus.grid.config import GridRun
-from paribus.grid.programs import Placed, ProgramConfig
+from paribus.grid.programs import Placed
 from paribus.launch.grid import AnyRun
 from paribus.run_config import RunConfig
 from paribus.rundir import RunDir
@@ -109,10 +109,11 @@ def make_jobs(configs: Sequence[AnyRun], share: Callable[[AnyLaunch], int], *, h
     Raises RunError when a directory holds another run, StoreError when a store is missing."""
     jobs: dict[Path, Job] = {}
     for placed in programs.place_all(_grid_runs(configs)):
-        directory, program = placed.directory, with_devices(placed.config, share(placed.config.run.launch))
         if hold:
-            programs.hold(directory, program)
-        jobs[directory.path] = job_of(directory, program.run.launch)
+            programs.hold(*placed)
+        launch, runs = placed.config.run.launch, len(placed.config)
+        threads = launch.devices or min(share(launch), runs)
+        jobs[placed.directory.path] = job_of(placed.directory, launch)._replace(threads=threads, cpus=threads)
     for config in configs:
         if isinstance(config, RunConfig):
             run = experiment.place(config)
@@ -127,7 +128,7 @@ def job_of(run: RunDir, launch: AnyLaunch) -> Job:
     """The job that trains a run or a program; nothing is written."""
     command = train_command(run.path)
     if isinstance(launch, GridLaunch):
-        return Job(run, command, launch.devices, launch.devices or 1, 0, launch.slurm, launch.ray)
+        return Job(run, command, slurm=launch.slurm, ray=launch.ray)
     gpus = launch.num_processes if launch.device == "cuda" else 0
     cpus = launch.num_processes * (launch.threads or 1)
     return Job(run, command, launch.threads, cpus, gpus, launch.slurm, launch.ray)
@@ -145,21 +146,14 @@ def with_threads(config: RunConfig, run: RunDir, share: int) -> RunConfig:
     return config.model_copy(update={"launch": launch.model_copy(update={"threads": threads})})
 
 
-def with_devices(config: ProgramConfig, share: int) -> ProgramConfig:
-    """The program with a definite number of host devices, on which no bit of its results depends."""
-    if config.run.launch.devices is not None:
-        return config
-    launch = config.run.launch.model_copy(update={"devices": min(share, len(config))})
-    return config.model_copy(update={"run": config.run.model_copy(update={"launch": launch})})
-
-
 def train_program(placed: Placed, dry_run: bool = False) -> int:
     """Train a program in this process, on all cores; the exit code. `dry_run`: only say what it would mean."""
     directory, config = placed
     if dry_run:
         print("\n".join(grid_run.plan(directory, config)))
         return 0
-    outcome = grid_run.run(directory, with_devices(config, num_cores()))
+    threads = int(os.environ.get("OMP_NUM_THREADS", num_cores()))  # a launcher's share
+    outcome = grid_run.run(directory, config, threads)
     print(f"{directory.path}: {outcome.reason}", file=sys.stderr if outcome.signal else sys.stdout)
     print(
         "next: the same command, which goes on from there"

@@ -11,6 +11,7 @@ from paribus.launch.jobs import Job, SweepResult, log_attempt, make_jobs, num_co
 from paribus.launch.nursery import Nursery, has_gpu_driver
 from paribus.launch.pool import carry_out, started
 from paribus.run_config import RunConfig
+from paribus.train.jax_grid.extra import require_jax
 
 # what every `paribus train` imports; nothing of it starts a thread
 PRELOAD = ("paribus.train.loop", "paribus.models.hf", "transformers.models.gpt_neox.modeling_gpt_neox", "torch._dynamo")
@@ -23,6 +24,8 @@ def sweep(configs: Sequence[AnyRun], max_parallel: int | None = None, progress: 
     Unfinished runs are resumed. A run that another process holds is left to it and waited for. A run that fails stops no
     other. SIGINT and SIGTERM let the running ones write a checkpoint and stop.
     Raises what `make_jobs` raises, before anything is trained."""
+    if any(isinstance(config, GridRun) for config in configs):
+        require_jax()
     parallel = max_parallel or default_parallel(configs)
     preload = PRELOAD if any(isinstance(config, RunConfig) for config in configs) else PRELOAD_GRID
     return run_jobs(make_jobs(configs, lambda _launch: max(1, num_cores() // parallel)), parallel, progress, preload)

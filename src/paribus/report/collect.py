@@ -14,8 +14,7 @@ import yaml
 from paribus import config as configs
 from paribus.errors import RunError
 from paribus.evals.results import failures, result_path
-from paribus.grid.programs import ids_of, is_program
-from paribus.grid.programs import read as read_program
+from paribus.grid.programs import ids_of, is_program, peek
 from paribus.grid.results import read_runs
 from paribus.rundir import RunDir, identity
 from paribus.tree import dotted, plain
@@ -183,12 +182,13 @@ def _row(path: Path) -> dict[str, Any]:
 
 def _program_rows(path: Path) -> Iterator[dict[str, Any]]:
     """One row for each run of a program: what all of them share, and what is known of each."""
-    directory, config = RunDir(path), read_program(path)
+    directory, config = RunDir(path), peek(path)
     status, made = _status(directory), read_runs(path)
     record = provenance(path)
     origin = {f"provenance/{key}": value for key, value in _origin(record).items()}
     shared = {dotted(keys): value for keys, value in _flat(config.run.model_dump(mode="json"))}
     facts = {"study": shared.pop("study"), **status, "path": str(path)}
+    del shared["name"]  # of the program
     if len(made):
         for row in made.drop("run", "round").iter_rows(named=True):
             yield {"id": row["id"], "name": row["name"], **facts, "failures": None, **shared, **row, **origin}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from paribus.errors import ConfigError
+from paribus.errors import ConfigError, RunError
 from paribus.grid import results
 from paribus.report.collect import load_runs
 from paribus.rundir import write_bytes
@@ -24,6 +24,9 @@ def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.Data
         raise ConfigError(f"--what {what}: expected one of {', '.join(TABLES)}{did_you_mean(what, TABLES)}")
     if out.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"{out}: expected a name that ends with .parquet or .csv")
+    for path in paths if what != "runs" else ():
+        if not results.programs_below(path):
+            raise RunError(f"{path}: no program of the grid engine here; {what} are of its runs alone")
     frame = TABLES[what](*paths)
     content = io.BytesIO()
     if out.suffix == ".parquet":

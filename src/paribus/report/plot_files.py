@@ -38,7 +38,9 @@ def chosen(runs: pl.DataFrame, where: Sequence[str]) -> pl.DataFrame:
         key, _, text = word.partition("=")
         if key not in runs.columns:
             raise ConfigError(f"--where {word}: no run has the key {key}{did_you_mean(key, runs.columns)}")
-        kept = runs.filter(pl.col(key) == pl.lit(typed(text)))
+        value = typed(text)
+        is_comparable = runs[key].dtype.is_numeric() == (isinstance(value, int | float) and not isinstance(value, bool))
+        kept = runs.filter(pl.col(key) == pl.lit(value)) if is_comparable else runs.clear()
         if kept.is_empty():
             there = ", ".join(map(str, runs[key].unique().sort().to_list()[:12]))
             raise ConfigError(f"--where {word}: no run has this value; found {there}")

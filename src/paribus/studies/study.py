@@ -69,32 +69,52 @@ def run_study(
 ) -> None:
     """Prepare, sweep and draw; what is done already is skipped. `size` is a YAML of the study, a path, or `report`.
 
-    no_save: the runs are made in a temporary folder and told about; nothing stays.
+    no_save: the runs are made in a temporary folder and told about; none of them stays.
     Prints the report's path last. Raises RunFailed when a run failed: the report is drawn all the same."""
     if size == "report":
-        for path in redraw(name, options):
-            print(path)
+        if (max_parallel, dry_run, no_save, on, *options[:2]) != (None, False, False, "local", (), ()):
+            raise ConfigError("report draws what was run: it takes --only and --plots, and no other option or setting")
+        print("\n".join(map(str, redraw(name, options))))
         return
     file = find(name, size)
-    if no_save:
-        with tempfile.TemporaryDirectory(prefix="paribus-") as temporary:
-            options = options._replace(overrides=[*options.overrides, f"runs={temporary}"])
-            _carry_out(*load(file, options), on, max_parallel)
-            print(_told(Path(temporary)))
-        return
+    _refuse_plots(name, options.plots)
     config, sweeps = load(file, options)
     if dry_run:
         scripts = launcher.scripts(_all_runs(sweeps), on, max_parallel)
         print("\n".join([*plan(config, _all_runs(sweeps)), *(f"\n{script}" for script in scripts)]))
         return
+    if no_save:
+        _tell(file, options, on, max_parallel)
+        return
     result = _carry_out(config, sweeps, on, max_parallel)
+    page = draw(name, config, sweeps, file, options)
     folder = Path(config.runs) / config.folder
     rundir.write_json(folder / "study.json", {"file": str(file.resolve()), **options._asdict()})
-    page = draw(name, config, sweeps, file, options)
     if result.exit_code:
         raise RunFailed(f"{result.line()}; the report has what is done: {page}")
     print(result.line())
     print(f"report: {page.resolve()}")
+
+
+def _refuse_plots(name: str, plots: Sequence[str]) -> None:
+    """Raise ConfigError for a figure that no report of the study has, where the study says which they may be."""
+    known = getattr(importlib.import_module(f"paribus.studies.{name}.study"), "FIGURES", ())
+    for plot in plots if known else ():
+        if not any(plot.startswith(figure) or figure.startswith(plot) for figure in known):
+            raise ConfigError(f"--plots {plot}: expected one of {', '.join(known)}{did_you_mean(plot, known)}")
+
+
+def _tell(file: Path, options: Options, on: launcher.Place, max_parallel: int | None) -> None:
+    """Carry the study out in a temporary folder and print what its runs came to. Raises RunFailed when one failed."""
+    if on != "local":
+        raise ConfigError(f"--no-save: the runs lie in this machine's temporary folder, which --on {on} cannot see")
+    with tempfile.TemporaryDirectory(prefix="paribus-") as temporary:
+        hidden = options._replace(overrides=[*options.overrides, f"runs={temporary}"])
+        result = _carry_out(*load(file, hidden), on, max_parallel)
+        if result.of("done"):
+            print(_told(Path(temporary)))
+    if result.exit_code:
+        raise RunFailed(result.line())
 
 
 def _carry_out(
@@ -197,24 +217,30 @@ def _command(name: str, file: Path, options: Options = ALL) -> str:
 
 
 def redraw(name: str, chosen: Options = ALL) -> list[Path]:
-    """Draw the reports of every size of the study that was run below ./runs again; `chosen` may name sweeps and figures.
+    """Draw the reports of every size of the study that was run below ./runs again; `chosen` may name sweeps and figures, of
+    the sizes that have them.
 
     Raises RunError when none of its runs is done, and leaves the report that is there."""
     found = sorted(Path("runs").glob(f"{name}*/study.json"))
     if not found:
         raise RunError(f"runs/{name}*: no study was run here; `paribus study {name} smoke` runs one")
-    pages = []
+    pages, refusals = [], []
     for path in found:
         made = json.loads(path.read_text())
         file = Path(made.pop("file"))
         options = Options(**made)
         options = options._replace(only=chosen.only or options.only, plots=chosen.plots or options.plots)
-        config, sweeps = load(file, options)
-        runs = _all_runs(sweeps)
-        if not any(run.is_done for run in jobs.directories(runs)):
-            raise RunError(
-                f"{path.parent}: none of the {len(runs)} runs of {file} is done as this version of paribus and the YAML"
-                f" describe them; `{_command(name, file, options)}` trains them"
-            )
-        pages.append(draw(name, config, sweeps, file, options))
+        try:
+            config, sweeps = load(file, options)
+            runs = _all_runs(sweeps)
+            if not any(run.is_done for run in jobs.directories(runs)):
+                raise RunError(
+                    f"{path.parent}: none of the {len(runs)} runs of {file} is done as this version of paribus and the YAML"
+                    f" describe them; `{_command(name, file, options)}` trains them"
+                )
+            pages.append(draw(name, config, sweeps, file, options))
+        except ConfigError as error:  # what was chosen may be of another size
+            refusals.append(error)
+    if refusals and not pages:
+        raise refusals[0]
     return pages

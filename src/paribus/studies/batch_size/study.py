@@ -16,6 +16,7 @@ from paribus.studies.batch_size import laws
 from paribus.studies.batch_size.laws import Law
 from paribus.studies.batch_size.laws.settings import BATCH, GAMMA, SEEDS, WIDTH, is_swept
 
+FIGURES = tuple(plots.PLOTS)  # how the names of its figures begin
 OVER_ETA = ("portrait", "heatmap_batch", "heatmap_temperature", "width_transfer")
 BY_BATCH = ("losscurve_temp_samples", "losscurve_temp_eta_steps", "losscurve_grid", "collapse", "noise")
 

@@ -17,7 +17,11 @@ class Adam(Section):
 
     kind: Literal["adam"] = "adam"
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    eps: PositiveFloat = Field(1e-8, description="times gamma x the width factor of the output: small at every gamma")
+    eps: PositiveFloat = Field(
+        1e-8,
+        description="of gradients in the last product before it is scaled, in which all gammas and widths are alike; of the "
+        "true gradient it is eps / (gamma N) under muP",
+    )
     layer_rates: Literal["per_layer", "sqrt_width"] = Field(
         "per_layer",
         description="muP only; sqrt_width: one rate ~ sqrt N for all layers, which the coordinate check rejects",
@@ -98,7 +102,8 @@ class GridLaunch(Section):
     """Where and how a program executes: no part of any run's identity."""
 
     devices: PositiveCount | None = Field(
-        None, description="host devices that share the runs; null: its share of the cores"
+        None,
+        description="that share the runs: threads of a CPU (null: its share of the cores), or accelerators (null: all)",
     )
     lanes: PositiveCount | Literal["auto"] = Field(
         1,

@@ -10,15 +10,17 @@ import jax
 from paribus.errors import ConfigError
 
 
-def workers(count: int) -> list[jax.Device]:
-    """The device of each worker. Kernels use one thread, so `count` threads share JAX's single CPU device and one compiled
-    program; accelerators have a worker each. Raises ConfigError when there are fewer accelerators than asked for."""
+def workers(asked: int | None, threads: int) -> list[jax.Device]:
+    """The device of each worker. On a CPU kernels use one thread, so that `asked`, or else `threads`, workers share JAX's
+    single device and one compiled program; accelerators have a worker each, all of them unless fewer are asked for.
+
+    Raises ConfigError when there are fewer accelerators than asked for."""
     found = jax.devices()
     if found[0].platform == "cpu":
-        return [found[0]] * count
-    if count > len(found):
-        raise ConfigError(f"launch.devices: {count}, but JAX sees {len(found)}: {found[0].device_kind}; lower it")
-    return list(found[:count])
+        return [found[0]] * (asked or threads)
+    if asked is not None and asked > len(found):
+        raise ConfigError(f"launch.devices: {asked}, but JAX sees {len(found)}: {found[0].device_kind}; lower it")
+    return list(found[:asked])
 
 
 Job = TypeVar("Job")

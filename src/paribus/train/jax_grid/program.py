@@ -41,7 +41,8 @@ class Program:
         source: Source,
         gammas: Sequence[float],
         *,
-        devices: int = 1,
+        devices: int | None = None,
+        threads: int = 1,
         lanes: int | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
@@ -53,7 +54,7 @@ class Program:
         self._problem, self._source = problem, source
         self._gammas = np.asarray(gammas, np.float64)
         self.rule = Rule(problem.model.activation == "linear", problem.loss, problem.optimizer)
-        self._devices = workers(devices)
+        self._devices = workers(devices, threads)
         self.theta_0 = theta_0(problem, source.input_dim, source.output_dim)
         samples = hold_out(self.theta_0, source.heldout, is_linear=self.rule.is_linear)
         self._heldout = {device: jax.device_put(samples, device) for device in set(self._devices)}
@@ -78,10 +79,9 @@ class Program:
         state: State,
         etas: NDArray[np.float64],
         until: int,
-        progress: Callable[[int], None] = lambda steps: None,
     ) -> tuple[State, NDArray[np.float32]]:
         """Train to `until`: the state then, and the losses (R, until - state.step) of the steps, each before its update; NaN
-        after a run's end. `progress` is told, now and then, how many steps of runs were done or fell away."""
+        after a run's end."""
         assert state.step <= until <= self._problem.steps
         first, runs = state.step, len(self._gammas)
         losses = np.full((runs, until - first), np.nan, np.float32)
@@ -90,15 +90,12 @@ class Program:
         for chunk in range(first // self._chunk_steps, -(-until // self._chunk_steps)):
             start = chunk * self._chunk_steps
             span = np.array([start, max(first - start, 0), min(until - start, self._chunk_steps)], np.int32)
-            steps = int(span[2] - span[1])
             alive = np.flatnonzero(state.ended < 0)
-            progress((runs - len(alive)) * steps)
             data = self._data(chunk) if len(alive) else {}
             work = partial(self._train, state, scales, data, span)
             for group, (lanes, found) in run_all(self._groups(alive), self._devices, work):
                 _put(state, group, lanes)
                 losses[group, start + span[1] - first : start + span[2] - first] = found
-                progress(len(group) * steps)
         return state, losses
 
     def evaluate(self, state: State) -> dict[str, NDArray[np.float64]]:
