@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from paribus.errors import ConfigError, RunError
 from paribus.launch import slurm
 from paribus.launch.attempt import _may_go_on
 from paribus.launch.jobs import Job, SweepResult
-from paribus.rundir import RunDir
+from paribus.rundir import RunDir, write_text
 from paribus.train.cluster import SlurmConfig
 
 HERE = Path(__file__).parent
@@ -29,12 +31,30 @@ from test_slurm import job, sweep
 from paribus.launch.slurm import run_jobs
 print(sweep([job(Path(sys.argv[1]), sys.argv[2])]).line())
 """
+SQUEUE = """#!/bin/sh
+left=$(cat {left})
+[ "$left" -gt 0 ] || exec {squeue} "$@"
+echo $((left - 1)) > {left}
+echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2
+exit 1
+"""
 
 
 @pytest.fixture
 def cluster(slurm_conf: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm_conf)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent)]))
+
+
+@pytest.fixture
+def silence(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let squeue fail so many times from now on, as it does while Slurm's controller is restarted."""
+    left, programs = tmp_path / "left", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "squeue").write_text(SQUEUE.format(left=left, squeue=shutil.which("squeue")))
+    (programs / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return lambda times: write_text(left, f"{times}\n")
 
 
 def job(folder: Path, behaviour: str, section: SlurmConfig = QUICK) -> Job:
@@ -140,6 +160,24 @@ class TestRealSlurm:
         assert sweep([one], progress=True).line() == "1 run: 1 done"
         assert "queued already, watched from now on" in capfd.readouterr().err
         assert attempts(one.run) == ["begin", "end"]
+
+    def test_a_waiting_job_is_not_submitted_again_while_squeue_is_silent(self, tmp_path, silence):
+        late = job(tmp_path, "ok", SlurmConfig(time_limit_min=5, extra={"begin": "now+15"}))
+        slurm._Queue(None, 0.3).start([late])
+        silence(99)
+        with pytest.raises(
+            RunError, match=r"squeue does not tell whether it is queued still; nothing more is submitted"
+        ):
+            sweep([late])
+        silence(2)
+        assert sweep([late]).line() == "1 run: 1 done"
+        assert len(list((tmp_path / ".slurm").iterdir())) == 1
+
+    def test_jobs_are_not_believed_dead_while_squeue_is_silent(self, tmp_path, silence, capfd):
+        silence(4)
+        assert sweep([job(tmp_path, "slow")], progress=True).line() == "1 run: 1 done"
+        assert "begun again" not in capfd.readouterr().err
+        assert len(list((tmp_path / ".slurm").iterdir())) == 1
 
     def test_what_keeps_a_job_from_its_command_is_in_the_runs_log(self, tmp_path):
         lines = ["echo 'no module named cuda/99' >&2", "exit 3"]
