@@ -17,7 +17,7 @@ from test_local import attempts, states, wait_for
 import clusters
 from paribus.errors import ConfigError, RunError
 from paribus.launch import slurm
-from paribus.launch.attempt import _may_go_on
+from paribus.launch.attempt import _may_go_on, _progress
 from paribus.launch.jobs import Job, SweepResult
 from paribus.rundir import RunDir, write_text
 from paribus.train.cluster import SlurmConfig
@@ -99,11 +99,21 @@ def test_a_machine_without_slurm_is_told_so_in_one_line(monkeypatch):
 def test_a_turn_in_which_no_step_was_done_is_the_last_one(tmp_path):
     run = RunDir(tmp_path)
     run.set_status("stopped", "SIGTERM after step 5", step=5)
-    assert _may_go_on(run, 4, {"time_limit_min": 7})
+    assert _may_go_on(run, (0, 4), {"time_limit_min": 7})
     assert _may_go_on(run, None, {"time_limit_min": 7})
-    assert not _may_go_on(run, 5, {"time_limit_min": 7})
+    assert not _may_go_on(run, (0, 5), {"time_limit_min": 7})
     assert run.status()["state"] == "failed"
     assert run.status()["reason"].startswith("launch.slurm.time_limit_min: 7 min were over before one step was done")
+
+
+def test_the_same_step_of_a_later_round_is_a_later_one(tmp_path):
+    run = RunDir(tmp_path)
+    run.set_status("stopped", "SIGTERM", round=2, step=5)
+    before = _progress(run.status())
+    run.set_status("stopped", "SIGTERM", round=3, step=5)
+    assert _may_go_on(run, before, {"time_limit_min": 7})
+    assert not _may_go_on(run, _progress(run.status()), {"time_limit_min": 7})
+    assert run.status()["state"] == "failed"
 
 
 @pytest.mark.slow
