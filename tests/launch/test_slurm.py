@@ -199,6 +199,7 @@ class TestRealSlurm:
         with pytest.raises(RunError, match=r"^--on slurm: sbatch refused 1 runs: .*; mend launch.slurm$"):
             sweep([huge])
         assert not (huge.run.path / "slurm.json").exists()
+        assert not list((tmp_path / ".slurm").iterdir())
         with pytest.raises(ConfigError, match=r'found "mian", expected .*: main, urgent, did you mean "main"\?$'):
             sweep([job(tmp_path, "ok", SlurmConfig(partition="mian"))])
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import shlex
+import shutil
 import sys
 import time
 import uuid
@@ -19,13 +20,12 @@ from paribus.errors import MissingExtra, RunError
 from paribus.launch import slurm_cluster as cluster
 from paribus.launch.attempt import OWN_STOP, exit_path
 from paribus.launch.jobs import Job, SweepResult, log_tail
-from paribus.launch.pool import carry_out
+from paribus.launch.pool import CANCELLED, KILLED, carry_out
 from paribus.rundir import RunDir, write_json
 from paribus.train.cluster import SlurmConfig
 
 POLL_S = 5.0  # one squeue for the whole sweep
 ADOPTION_POLLS = 3  # unanswered ones before a sweep gives up on a run that may be queued
-KILLED, CANCELLED = -9, 143
 
 
 def run_jobs(
@@ -146,6 +146,7 @@ def _submit(slurm: SlurmConfig, jobs: Sequence[Job], after: Collection[str]) -> 
     except FailedJobError as error:
         for job in jobs:
             _record_path(job.run).unlink()
+        shutil.rmtree(folder)
         said = [line for line in str(error).splitlines() if line.startswith("sbatch: error: ")]
         reason = (said or str(error).splitlines())[-1].removeprefix("sbatch: error: ")
         raise RunError(f"--on slurm: sbatch refused {len(jobs)} runs: {reason}; mend launch.slurm") from None
