@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,9 @@ from test_local import attempts, states, wait_for
 import clusters
 from paribus.errors import ConfigError, RunError
 from paribus.launch import slurm
-from paribus.launch.attempt import _may_go_on
+from paribus.launch.attempt import _may_go_on, _progress
 from paribus.launch.jobs import Job, SweepResult
-from paribus.rundir import RunDir
+from paribus.rundir import RunDir, write_text
 from paribus.train.cluster import SlurmConfig
 
 HERE = Path(__file__).parent
@@ -29,12 +31,30 @@ from test_slurm import job, sweep
 from paribus.launch.slurm import run_jobs
 print(sweep([job(Path(sys.argv[1]), sys.argv[2])]).line())
 """
+SQUEUE = """#!/bin/sh
+left=$(cat {left})
+[ "$left" -gt 0 ] || exec {squeue} "$@"
+echo $((left - 1)) > {left}
+echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2
+exit 1
+"""
 
 
 @pytest.fixture
 def cluster(slurm_conf: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm_conf)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent)]))
+
+
+@pytest.fixture
+def silence(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let squeue fail so many times from now on, as it does while Slurm's controller is restarted."""
+    left, programs = tmp_path / "left", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "squeue").write_text(SQUEUE.format(left=left, squeue=shutil.which("squeue")))
+    (programs / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return lambda times: write_text(left, f"{times}\n")
 
 
 def job(folder: Path, behaviour: str, section: SlurmConfig = QUICK) -> Job:
@@ -79,11 +99,21 @@ def test_a_machine_without_slurm_is_told_so_in_one_line(monkeypatch):
 def test_a_turn_in_which_no_step_was_done_is_the_last_one(tmp_path):
     run = RunDir(tmp_path)
     run.set_status("stopped", "SIGTERM after step 5", step=5)
-    assert _may_go_on(run, 4, {"time_limit_min": 7})
+    assert _may_go_on(run, (0, 4), {"time_limit_min": 7})
     assert _may_go_on(run, None, {"time_limit_min": 7})
-    assert not _may_go_on(run, 5, {"time_limit_min": 7})
+    assert not _may_go_on(run, (0, 5), {"time_limit_min": 7})
     assert run.status()["state"] == "failed"
     assert run.status()["reason"].startswith("launch.slurm.time_limit_min: 7 min were over before one step was done")
+
+
+def test_the_same_step_of_a_later_round_is_a_later_one(tmp_path):
+    run = RunDir(tmp_path)
+    run.set_status("stopped", "SIGTERM", round=2, step=5)
+    before = _progress(run.status())
+    run.set_status("stopped", "SIGTERM", round=3, step=5)
+    assert _may_go_on(run, before, {"time_limit_min": 7})
+    assert not _may_go_on(run, _progress(run.status()), {"time_limit_min": 7})
+    assert run.status()["state"] == "failed"
 
 
 @pytest.mark.slow
@@ -141,6 +171,24 @@ class TestRealSlurm:
         assert "queued already, watched from now on" in capfd.readouterr().err
         assert attempts(one.run) == ["begin", "end"]
 
+    def test_a_waiting_job_is_not_submitted_again_while_squeue_is_silent(self, tmp_path, silence):
+        late = job(tmp_path, "ok", SlurmConfig(time_limit_min=5, extra={"begin": "now+15"}))
+        slurm._Queue(None, 0.3).start([late])
+        silence(99)
+        with pytest.raises(
+            RunError, match=r"squeue does not tell whether it is queued still; nothing more is submitted"
+        ):
+            sweep([late])
+        silence(2)
+        assert sweep([late]).line() == "1 run: 1 done"
+        assert len(list((tmp_path / ".slurm").iterdir())) == 1
+
+    def test_jobs_are_not_believed_dead_while_squeue_is_silent(self, tmp_path, silence, capfd):
+        silence(4)
+        assert sweep([job(tmp_path, "slow")], progress=True).line() == "1 run: 1 done"
+        assert "begun again" not in capfd.readouterr().err
+        assert len(list((tmp_path / ".slurm").iterdir())) == 1
+
     def test_what_keeps_a_job_from_its_command_is_in_the_runs_log(self, tmp_path):
         lines = ["echo 'no module named cuda/99' >&2", "exit 3"]
         ended = sweep([job(tmp_path, "ok", SlurmConfig(time_limit_min=5, setup=lines))])
@@ -151,6 +199,7 @@ class TestRealSlurm:
         with pytest.raises(RunError, match=r"^--on slurm: sbatch refused 1 runs: .*; mend launch.slurm$"):
             sweep([huge])
         assert not (huge.run.path / "slurm.json").exists()
+        assert not list((tmp_path / ".slurm").iterdir())
         with pytest.raises(ConfigError, match=r'found "mian", expected .*: main, urgent, did you mean "main"\?$'):
             sweep([job(tmp_path, "ok", SlurmConfig(partition="mian"))])
 

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -82,7 +82,7 @@ def _main(folder: Path) -> int:
     task = json.loads((folder / "tasks.json").read_text())[index]
     run = RunDir(task["run"])
     exit_path(folder, index).unlink(missing_ok=True)  # of the turn before
-    step = run.status().get("step")
+    before = _progress(run.status())
     if received:
         code = -received[0]
     else:
@@ -90,7 +90,7 @@ def _main(folder: Path) -> int:
         if received:  # between the two lines above
             process.terminate()
         code = process.wait()
-    if TIME_IS_UP in received and OWN_STOP not in received and not run.is_done and _may_go_on(run, step, task):
+    if TIME_IS_UP in received and OWN_STOP not in received and not run.is_done and _may_go_on(run, before, task):
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
         return 128 + TIME_IS_UP
     code = code if code >= 0 else 128 - code
@@ -98,12 +98,17 @@ def _main(folder: Path) -> int:
     return code
 
 
-def _may_go_on(run: RunDir, step: int | None, task: dict[str, Any]) -> bool:
+def _progress(status: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The round and the step in it, which begins anew in each round of a program that searches; None before the first."""
+    return (status.get("round", 0), status["step"]) if "step" in status else None
+
+
+def _may_go_on(run: RunDir, before: tuple[int, int] | None, task: dict[str, Any]) -> bool:
     """Whether another turn is worth it: one in which no step was done would be followed by the same one for ever."""
     status = run.status()
     if status.get("state") != "stopped":
         return False
-    if step is None or status.get("step") != step:
+    if before is None or _progress(status) != before:
         return True
     with run.lock():
         run.set_status(

@@ -15,10 +15,11 @@ Cluster = Literal["slurm", "ray"]
 def sweep(configs: Sequence[AnyRun], on: Place = "local", max_parallel: int | None = None) -> SweepResult:
     """Train every run that is not done yet, there; what is unfinished is resumed, and a failing run stops no other.
 
-    Raises, before anything is written, what the launcher refuses: a library, a cluster or a partition that is not there."""
+    Raises, before anything is written, what the launcher refuses: a library, a cluster or a partition that is not there,
+    and a run that is too big for it."""
     if on == "local":
         return local.sweep(configs, max_parallel)
-    refuse_unreachable([config.launch for config in configs], on)
+    refuse_unreachable(make_jobs(configs, _share(on), hold=False), on)
     return launcher(on)(make_jobs(configs, _share(on)), max_parallel)
 
 
@@ -35,16 +36,16 @@ def launcher(on: Cluster) -> Callable[[Sequence[Job], int | None], SweepResult]:
     assert_never(on)
 
 
-def refuse_unreachable(launches: Sequence[AnyLaunch], on: Cluster) -> None:
+def refuse_unreachable(jobs: Sequence[Job], on: Cluster) -> None:
     """Raise ParibusError when jobs could not be handed over: the launchers do it too, but their jobs are written by then."""
     if on == "slurm":
         from paribus.launch import slurm
 
-        slurm.refuse_unreachable([launch.slurm for launch in launches])
+        slurm.refuse_unreachable([job.slurm for job in jobs])
     else:
         from paribus.launch import ray
 
-        ray.connect([launch.ray for launch in launches])
+        ray.reach(jobs)
 
 
 def scripts(configs: Sequence[AnyRun], on: Place, max_parallel: int | None = None) -> list[str]:
@@ -53,9 +54,9 @@ def scripts(configs: Sequence[AnyRun], on: Place, max_parallel: int | None = Non
         return []
     from paribus.launch import slurm
 
-    refuse_unreachable([config.launch for config in configs], on)
-    jobs = [job for job in make_jobs(configs, _share(on), hold=False) if not job.run.is_done]
-    return list(slurm.scripts(jobs, max_parallel))
+    jobs = make_jobs(configs, _share(on), hold=False)
+    refuse_unreachable(jobs, on)
+    return list(slurm.scripts([job for job in jobs if not job.run.is_done], max_parallel))
 
 
 def _share(on: Cluster) -> Callable[[AnyLaunch], int]:

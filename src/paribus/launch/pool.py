@@ -14,6 +14,7 @@ from paribus.train.signals import Interrupts
 
 MAX_KILLS = 2  # a run that is killed, say for memory, is begun again once
 TICK_S = 0.2
+KILLED, CANCELLED = -signal.SIGKILL, 128 + signal.SIGTERM  # the code of a command on a cluster that left none
 
 
 class Workers(Protocol):

@@ -3,18 +3,18 @@
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paribus.errors import ConfigError, MissingExtra, RunError
 from paribus.experiment import variables
 from paribus.launch.attempt import in_ray_task
 from paribus.launch.jobs import Job, SweepResult, num_cores
-from paribus.launch.pool import carry_out, started
+from paribus.launch.pool import CANCELLED, KILLED, carry_out, started
+from paribus.rundir import RunDir
 from paribus.train.cluster import RayConfig
 
 GIB = 1 << 30
 CONNECT_TIMEOUT_S = 10.0
-KILLED, CANCELLED = -9, 143
 # Of a cluster of our own: no token in the home folder, no reports, and GPUs stay hidden from tasks that ask for none.
 _OWN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
@@ -22,13 +22,23 @@ _OWN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_
 def run_jobs(jobs: Sequence[Job], max_parallel: int | None = None, progress: bool = True) -> SweepResult:
     """Hand every job that is not done to Ray, which starts as many at once as the cluster's resources allow.
 
-    max_parallel: at most so many at once. Raises what `connect` raises, and RunError for a job that no node could carry."""
-    ray = connect([job.ray for job in jobs])
+    max_parallel: at most so many at once. Raises what `reach` raises."""
+    ray = reach(jobs)
     try:
-        _refuse_too_big(ray, jobs)
         return carry_out(jobs, _Tasks(ray), max_parallel or max(1, len(jobs)), progress)
     finally:
         ray.shutdown()
+
+
+def reach(jobs: Sequence[Job]) -> Any:
+    """What `connect` returns and raises; RunError for a job that no node could carry."""
+    ray = connect([job.ray for job in jobs])
+    try:
+        _refuse_too_big(ray, jobs)
+    except RunError:
+        ray.shutdown()
+        raise
+    return ray
 
 
 def connect(sections: Sequence[RayConfig]) -> Any:
@@ -89,6 +99,11 @@ def _needs(job: Job) -> dict[str, Any]:
     return {"num_cpus": job.ray.cpus or job.cpus, "num_gpus": gpus, "memory": memory}
 
 
+class _Task(NamedTuple):
+    run: RunDir
+    log_bytes: int  # of the run's log before: the first thing that a task does is to begin an attempt in it
+
+
 class _Tasks:
     """`Workers` on a Ray cluster: each a task that executes the command as a process of its own."""
 
@@ -97,7 +112,7 @@ class _Tasks:
     def __init__(self, ray: Any) -> None:
         self._ray = ray
         self._task = ray.remote(max_retries=0)(in_ray_task)
-        self._keys: dict[Any, str] = {}
+        self._tasks: dict[Any, _Task] = {}
 
     def adopts(self, job: Job) -> bool:
         return False
@@ -113,29 +128,31 @@ class _Tasks:
                 job.threads or needs["num_cpus"],
                 str(Path.cwd()),
             )
-            self._keys[task.remote(*arguments)] = str(job.run.path)
+            before = _log_bytes(job.run)
+            self._tasks[task.remote(*arguments)] = _Task(job.run, before)
         return lines
 
     def running(self) -> Collection[str]:
-        return self._keys.values()
+        return [str(run.path) for run, before in self._tasks.values() if _log_bytes(run) > before]
 
     def ended(self, timeout_s: float) -> Mapping[str, int]:
-        ready, _ = self._ray.wait(list(self._keys), num_returns=1, timeout=timeout_s)
-        more, _ = self._ray.wait(list(self._keys), num_returns=len(self._keys), timeout=0) if ready else ([], [])
-        return {self._keys.pop(task): self._code(task) for task in more or ready}
+        ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout_s)
+        more, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0) if ready else ([], [])
+        runs = {task: self._tasks.pop(task).run for task in more or ready}
+        return {str(run.path): self._code(task, run) for task, run in runs.items()}
 
     def stop(self) -> None:
-        for task in self._keys:
+        for task in self._tasks:
             self._ray.cancel(task, force=False, recursive=False)
 
     def kill(self) -> None:
-        for task in self._keys:
+        for task in self._tasks:
             self._ray.cancel(task, force=True, recursive=False)
 
     def close(self) -> None:
         return
 
-    def _code(self, task: Any) -> int:
+    def _code(self, task: Any, run: RunDir) -> int:
         """The exit code of the command, or how its task ended without one."""
         errors = self._ray.exceptions
         try:
@@ -143,8 +160,12 @@ class _Tasks:
         except errors.TaskCancelledError:
             return CANCELLED
         except errors.RayTaskError as error:  # our own code raised
-            raise RunError(
-                f"--on ray: a task could not begin its command: {str(error).strip().splitlines()[-1]}"
-            ) from None
+            with run.log_path.open("a") as log:
+                print(f"--on ray: the command did not begin: {str(error).strip().splitlines()[-1]}", file=log)
+            return 1
         except errors.RayError:  # the worker, or its node, died
             return KILLED
+
+
+def _log_bytes(run: RunDir) -> int:
+    return run.log_path.stat().st_size if run.log_path.exists() else 0

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import shlex
+import shutil
 import sys
 import time
 import uuid
@@ -19,12 +20,12 @@ from paribus.errors import MissingExtra, RunError
 from paribus.launch import slurm_cluster as cluster
 from paribus.launch.attempt import OWN_STOP, exit_path
 from paribus.launch.jobs import Job, SweepResult, log_tail
-from paribus.launch.pool import carry_out
+from paribus.launch.pool import CANCELLED, KILLED, carry_out
 from paribus.rundir import RunDir, write_json
 from paribus.train.cluster import SlurmConfig
 
 POLL_S = 5.0  # one squeue for the whole sweep
-KILLED, CANCELLED = -9, 143
+ADOPTION_POLLS = 3  # unanswered ones before a sweep gives up on a run that may be queued
 
 
 def run_jobs(
@@ -145,6 +146,7 @@ def _submit(slurm: SlurmConfig, jobs: Sequence[Job], after: Collection[str]) -> 
     except FailedJobError as error:
         for job in jobs:
             _record_path(job.run).unlink()
+        shutil.rmtree(folder)
         said = [line for line in str(error).splitlines() if line.startswith("sbatch: error: ")]
         reason = (said or str(error).splitlines())[-1].removeprefix("sbatch: error: ")
         raise RunError(f"--on slurm: sbatch refused {len(jobs)} runs: {reason}; mend launch.slurm") from None
@@ -182,7 +184,7 @@ class _Queue:
         self._max_parallel, self._poll_s = max_parallel, poll_s
         self._jobs: dict[str, tuple[Job, _Place]] = {}
         self._elements: dict[tuple[str, int], cluster.Element] = {}  # as squeue told last
-        self._known: set[str] = set()  # the arrays that it was asked for
+        self._known: set[str] = set()  # the arrays of interest: submitted here, or told of by squeue
         self._unseen: set[str] = set()  # the numbers of arrays submitted since
         self._last_poll = 0.0
         self._gone: set[str] = set()  # ended when last seen, but without an exit code as yet
@@ -193,8 +195,7 @@ class _Queue:
         if place is None:
             return False
         if place.name not in self._known:
-            self._known.add(place.name)
-            self._poll()
+            self._ask_for(place.name, job.run)
         element = self._elements.get(place[:2])
         if element is None or element.has_ended:
             return False
@@ -222,7 +223,8 @@ class _Queue:
         if due_s > 0:
             time.sleep(min(due_s, timeout_s))
             return {}
-        self._poll()
+        if not self._poll():
+            return {}
         codes = {key: code for key in list(self._jobs) if (code := self._code(key)) is not None}
         for key in codes:
             del self._jobs[key]
@@ -254,17 +256,31 @@ class _Queue:
         element = self._elements.get(place[:2])
         return "" if element is None else element.state
 
-    def _poll(self) -> None:
-        """Ask squeue once. While it does not answer, what it said last holds."""
+    def _ask_for(self, name: str, run: RunDir) -> None:
+        """Learn of an earlier sweep's array. Raises RunError while squeue is silent: the run may be queued still."""
+        for _ in range(ADOPTION_POLLS):
+            if self._poll(name):
+                return
+            time.sleep(self._poll_s)
+        raise RunError(
+            f"{run.path}: an earlier sweep submitted it in {name}, and squeue does not tell whether it is queued still; "
+            "nothing more is submitted; repeat the command when squeue answers"
+        )
+
+    def _poll(self, *new: str) -> bool:
+        """Ask squeue once, for further arrays too; whether it answered. While it does not, what it said last holds."""
         self._last_poll = time.monotonic()
-        found = cluster.elements(self._known)
-        if found is not None:
-            self._elements = found
-            self._unseen.clear()
+        found = cluster.elements(self._known.union(new))
+        if found is None:
+            return False
+        self._elements = found
+        self._known.update(new)
+        self._unseen.clear()
+        return True
 
     def _code(self, key: str) -> int | None:
-        """How a job ended, None while it has not. One of which nothing is left is believed dead at the second look:
-        files appear late on a network's file system."""
+        """How a job ended, None while it has not; squeue has just answered. One of which nothing is left is believed dead
+        at the second look: files appear late on a network's file system."""
         job, place = self._jobs[key]
         element = self._elements.get(place[:2])
         if element is not None and not element.has_ended:
