@@ -230,7 +230,8 @@ def table(
     paths: Annotated[list[Path], typer.Argument(help="Run directories, or folders that hold some.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="NAME.parquet or NAME.csv.")] = Path("runs.parquet"),
     what: Annotated[
-        str, typer.Option(help="runs: one row a run; losses, evaluations: of every step, of the grid engine's runs.")
+        str,
+        typer.Option(help="runs: one row a run; of the grid engine's also losses, evaluations, searches."),
     ] = "runs",
 ) -> None:
     """Write any runs as one table for other programs; in Python, `paribus.load_runs(PATH)` gives the same.

@@ -1,5 +1,7 @@
 """Which runs share a program, what names them, and where they live."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,20 @@ def test_the_newest_word_on_where_and_how_counts_for_a_program_that_is_there_but
     programs.hold(*old)
     (found,) = programs.place_all(points(one(tmp_path, launch={"devices": 7, "lanes": 1}), [0.1]))
     assert (found.config.run.launch.devices, found.config.run.launch.lanes) == (7, 4)
+
+
+def test_lanes_are_kept_whoever_asks_for_others_and_settings_that_make_other_runs_are_refused(tmp_path):
+    (placed,) = programs.place_all(points(one(tmp_path), [0.1, 0.2]))
+    programs.hold(*placed)
+    path = placed.directory.path
+    assert programs.read(path, ["launch.lanes=4"]).run.launch.lanes == 4, "nothing has been trained yet"
+    record = {"config": placed.config.model_dump(mode="json"), "attempts": []}
+    placed.directory.provenance_path.write_text(json.dumps(record))
+    assert programs.read(path, ["launch.devices=3"]).run.launch.devices == 3
+    with pytest.raises(RunError, match=r"launch.lanes: 1 since it began, 4 asked for"):
+        programs.read(path, ["launch.lanes=4"])
+    with pytest.raises(RunError, match=r"holds other runs than train.batch_size=32 would make"):
+        programs.read(path, ["train.batch_size=32"])
 
 
 def test_a_directory_whose_making_was_cut_off_is_no_program_yet(tmp_path, monkeypatch):

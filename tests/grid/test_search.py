@@ -83,3 +83,9 @@ def test_a_search_goes_on_from_any_of_its_prefixes(search) -> None:
     trials = carried_out(search, judged)
     cut = random.Random(0).randrange(len(trials))
     assert next_eta(search, trials[:cut]) == trials[cut].eta
+
+
+@pytest.mark.parametrize("kind", [Bisection, GoldenSection, Descending])
+def test_a_search_whose_ends_are_swapped_is_refused(kind) -> None:
+    with pytest.raises(ValueError, match="low: 4 is not below high: 1"):
+        kind(low=4.0, high=1.0)

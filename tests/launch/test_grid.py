@@ -188,6 +188,9 @@ REFUSED = {
     "base: base.yaml\ngrid:\n  train.optimizer.lr: {log: [0, 1]}\n": [
         'sweep.yaml:3: grid."train.optimizer.lr".log: unknown key, did you mean "log2"?'
     ],
+    "base: base.yaml\ngrid:\n  train.optimizer.lr: {log10: [-400, 400], step: 100}\n": [
+        'sweep.yaml:3: grid."train.optimizer.lr": from -400 up to 400 there are numbers beyond those of 64 bits'
+    ],
     # names
     "base: base.yaml\nname: k{data.categories.k}\ngrid: {seeds.order: [0, 1], data.categories.k: [1, 2]}\n": [
         'sweep.yaml:2: name: 2 runs are called "k1": add {seeds.order} to the template'

@@ -164,18 +164,31 @@ def write(directory: RunDir, config: ProgramConfig) -> None:
 
 def peek(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig:
     """A program's config as it stands in its directory, for who only looks: the files that it names need not be there."""
-    return configs.load(path / "config.yaml", ProgramConfig, overrides)
+    return configs.load(path / "config.yaml", ProgramConfig, [f"run.{override}" for override in overrides])
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig:
     """A program's config, to train it. Raises RunError when it was altered, or a file that it reads."""
     config = peek(path, overrides)
+    asked, kept = config.run.launch.lanes, _kept_lanes(path)
+    if kept is not None and asked != kept:
+        raise RunError(f"{path}: launch.lanes: {kept} since it began, {asked} asked for; the last bits depend on them")
     if [identity(run) for run in config.runs()] != ids_of(path):
+        if overrides:
+            raise RunError(
+                f"{path}: holds other runs than {' '.join(overrides)} would make; train them under their own name"
+            )
         raise RunError(
             f"{path}: config.yaml, or a file that it names, is no longer what the program began with; "
             "bring the old content back, or train the changed runs under their own name"
         )
     return config
+
+
+def _kept_lanes(path: Path) -> int | None:
+    """With how many lanes the program was begun; None before it was."""
+    record = path / "provenance.json"
+    return json.loads(record.read_text())["config"]["run"]["launch"]["lanes"] if record.exists() else None
 
 
 def ids_of(path: Path) -> list[str]:

@@ -104,6 +104,14 @@ def read_searches(program: Path) -> pl.DataFrame:
     return pl.read_parquet(path) if path.exists() else pl.DataFrame()
 
 
+def searches(*paths: Path | str) -> pl.DataFrame:
+    """What every search below the paths found: id, name, kind, model.gamma, trials, eta, low, high, is_bracketed.
+
+    eta is null where no trial was stable; is_bracketed tells whether it was found inside of what was searched."""
+    found = [read_searches(program).drop("run", strict=False) for program in programs_below(*paths)]
+    return pl.concat([table for table in found if len(table)] or [pl.DataFrame()], how="diagonal_relaxed")
+
+
 def programs_below(*paths: Path | str) -> list[Path]:
     """Every program directory at or below the paths."""
     found: dict[Path, None] = {}

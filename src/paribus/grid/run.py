@@ -206,6 +206,9 @@ class _Training:
             write_frame(folder / "searches.parquet", runs_frame(searches))
         told = rows["label"].value_counts(sort=True, name="count")
         reason = ", ".join(f"{row['count']:,} {row['label']}" for row in told.iter_rows(named=True))
+        if searches:
+            inside = sum(found["is_bracketed"] for found in searches)
+            reason += f"; {inside:,} of {len(searches):,} searches ended inside their range"
         return Outcome("done", self._schedule.num_steps, reason)
 
     def _etas(self) -> NDArray[np.float64] | None:

@@ -20,6 +20,7 @@ from paribus.yaml12 import changes, follow, inherit
 
 AnyRun = RunConfig | GridRun
 Exponents = tuple[float, float]
+MOST_EXPONENT = (1000, 300)  # of 2 and of 10, in 64 bits
 MAX_VALUES = 10_000  # of one range: more is a slip of the pen
 
 
@@ -37,6 +38,8 @@ class Range(Section):
                 f"exactly one of log2 and log10 is expected, found {'both' if self.log2 is not None else 'none'}"
             )
         first, last = self.exponents
+        if max(abs(first), abs(last)) > MOST_EXPONENT[self.log2 is None]:
+            raise ValueError(f"from {first:g} up to {last:g} there are numbers beyond those of 64 bits")
         if not 0 <= (last - first) / self.step < MAX_VALUES:
             raise ValueError(
                 f"from {first:g} up to {last:g} by {self.step:g} there are "

@@ -9,16 +9,21 @@ import polars as pl
 from paribus.errors import ConfigError, RunError
 from paribus.grid import results
 from paribus.report.collect import load_runs
-from paribus.rundir import write_bytes
+from paribus.rundir import disk_error, write_bytes
 from paribus.tree import did_you_mean
 
-TABLES = {"runs": load_runs, "losses": results.losses, "evaluations": results.evaluations}
+TABLES = {
+    "runs": load_runs,
+    "losses": results.losses,
+    "evaluations": results.evaluations,
+    "searches": results.searches,
+}
 
 
 def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.DataFrame:
     """Write the table of the runs below the paths, by the suffix of `out`: .parquet or .csv; it is whole or absent.
 
-    what: runs, of both engines; or losses (of every step) and evaluations of the grid engine's.
+    what: runs, of both engines; or losses (of every step), evaluations and searches of the grid engine's.
     Raises ConfigError for another suffix or table, RunError for a path that holds no run."""
     if what not in TABLES:
         raise ConfigError(f"--what {what}: expected one of {', '.join(TABLES)}{did_you_mean(what, TABLES)}")
@@ -33,6 +38,9 @@ def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.Data
         frame.write_parquet(content)
     else:
         frame.write_csv(content)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, out) from error
     write_bytes(out, content.getvalue())
     return frame

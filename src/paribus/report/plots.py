@@ -53,5 +53,5 @@ def check_names(names: Sequence[str]) -> None:
     """Raises ConfigError for a name that no plot has, before anything is read."""
     for name in names:
         if name not in PLOTS:
-            expected = did_you_mean(name, PLOTS) or f", expected one of {', '.join(PLOTS)}"
+            expected = f", expected one of {', '.join(PLOTS)}{did_you_mean(name, PLOTS)}"
             raise ConfigError(f"plot: found {found(name)}, which is no plot{expected}")

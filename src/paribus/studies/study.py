@@ -3,6 +3,7 @@
 import importlib
 import json
 import shlex
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def run_study(
     no_save: the runs are made in a temporary folder and told about; none of them stays.
     Prints the report's path last. Raises RunFailed when a run failed: the report is drawn all the same."""
     if size == "report":
-        if (max_parallel, dry_run, no_save, on, *options[:2]) != (None, False, False, "local", (), ()):
+        if max_parallel or dry_run or no_save or on != "local" or any(options[:2]):
             raise ConfigError("report draws what was run: it takes --only and --plots, and no other option or setting")
         print("\n".join(map(str, redraw(name, options))))
         return
@@ -87,6 +88,9 @@ def run_study(
         _tell(file, options, on, max_parallel)
         return
     result = _carry_out(config, sweeps, on, max_parallel)
+    if result.signal:
+        print(f"{result.line()}\nnext: the same command, which goes on from there", file=sys.stderr)
+        sys.exit(result.exit_code)
     page = draw(name, config, sweeps, file, options)
     folder = Path(config.runs) / config.folder
     rundir.write_json(folder / "study.json", {"file": str(file.resolve()), **options._asdict()})

@@ -1,11 +1,13 @@
 """The settings of a grid's training: optimizer, eta or the search for it, budget, what is measured, devices."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from paribus.config import Fraction, PositiveCount, PositiveFloat, Section
+from paribus.config import PositiveCount, PositiveFloat, Section
 from paribus.train.cluster import RayConfig, SlurmConfig
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Sgd(Section):
@@ -16,7 +18,7 @@ class Adam(Section):
     """Adam (Kingma & Ba 2015) with its epsilon relative to the scale of the gradients at initialisation."""
 
     kind: Literal["adam"] = "adam"
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: PositiveFloat = Field(
         1e-8,
         description="of gradients in the last product before it is scaled, in which all gammas and widths are alike; of the "
@@ -28,7 +30,20 @@ class Adam(Section):
     )
 
 
-class Bisection(Section):
+class _Searched(Section):
+    """Where a search looks."""
+
+    low: PositiveFloat
+    high: PositiveFloat
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low: {self.low:g} is not below high: {self.high:g}")
+        return self
+
+
+class Bisection(_Searched):
     """Find eta_max, the largest stable eta, by bisection in log eta."""
 
     kind: Literal["bisection"] = "bisection"
@@ -37,7 +52,7 @@ class Bisection(Section):
     tolerance_log2: PositiveFloat = 0.125
 
 
-class GoldenSection(Section):
+class GoldenSection(_Searched):
     """Find eta*, that of the lowest final loss, by golden-section search in log eta."""
 
     kind: Literal["golden_section"] = "golden_section"
@@ -46,7 +61,7 @@ class GoldenSection(Section):
     tolerance_log2: PositiveFloat = 0.25
 
 
-class Descending(Section):
+class Descending(_Searched):
     """Try etas from `high` down; below the first stable one go on for `decades`, or until `depth` in a row were stable."""
 
     kind: Literal["descending"] = "descending"
