@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import attempts
+
 from paribus import config as configs
 from paribus.grid import programs, run
 from paribus.grid.config import GridRun
@@ -62,27 +64,18 @@ def grid(mapping: dict[str, Any], folder: Path) -> list[GridRun]:
 
 def attempt(mapping: dict[str, Any], folder: Path) -> int:
     """Train or resume the trial below `folder` in a new process; return its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+
+    def train() -> None:
         for placed in programs.place_all(grid(mapping, folder)):
             run.run(*placed)
         write_digest(folder)
-        os._exit(0)
-    except BaseException as error:  # the child must never return into the parent's code
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+
+    return attempts.begin(folder, train)
 
 
 def finish(mapping: dict[str, Any], folder: Path) -> dict[str, str]:
     """Let the trial come to its end; the hash of everything that must not depend on interruptions."""
-    _, status = os.waitpid(attempt(mapping, folder), 0)
-    if status != 0:
-        sys.exit(f"{folder}: the program failed:\n{(folder / 'log.txt').read_text()[-2000:]}")
+    attempts.await_end(folder, attempt(mapping, folder))
     return dict(json.loads((folder / DIGEST).read_text()))
 
 

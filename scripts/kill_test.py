@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attempts
 from kill_runs import CHECKPOINT_EVERY, CONTROL_EVERY, EVALUATE_EVERY, RUNS, STEPS
 
 from paribus import config as configs
@@ -37,26 +38,17 @@ Mapping = dict[str, Any]
 
 def attempt(folder: Path, mapping: Mapping) -> int:
     """Train or resume the run below `folder` in a new process; return its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+
+    def train() -> None:
         config = configs.from_mapping({**mapping, "paths": {"runs": str(folder)}}, RunConfig, "kill_test.py")
         run(create(config), config)
-        os._exit(0)
-    except BaseException as error:  # the child must never return into the parent's code
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+
+    return attempts.begin(folder, train)
 
 
 def finish(folder: Path, mapping: Mapping) -> RunDir:
     """Let the run below `folder` come to its end."""
-    _, status = os.waitpid(attempt(folder, mapping), 0)
-    if status != 0:
-        sys.exit(f"{folder}: the run failed:\n{(folder / 'log.txt').read_text()[-2000:]}")
+    attempts.await_end(folder, attempt(folder, mapping))
     return directory(folder)
 
 

@@ -148,10 +148,8 @@ def open_program(path: Path, overrides: Sequence[str] = ()) -> Placed | None:
 
 
 def hold(directory: RunDir, config: ProgramConfig) -> None:
-    """Write the config and the identities, where they were not yet."""
-    if (
-        not directory.is_done and not directory.is_locked()
-    ):  # who trains it has written it, with the lanes that it measured
+    """Write the config and the identities. Who trains it holds it, and has written it with the lanes that it measured."""
+    if not (directory.is_done or directory.is_locked()):
         write(directory, config)
 
 

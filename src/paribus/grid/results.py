@@ -94,13 +94,16 @@ def read_parts(program: Path, kind: str) -> pl.DataFrame:
 
 def read_runs(program: Path) -> pl.DataFrame:
     """The runs of a program that is done; an empty table before."""
-    path = program / "results" / "runs.parquet"
-    return pl.read_parquet(path) if path.exists() else pl.DataFrame()
+    return _table(program, "runs")
 
 
 def read_searches(program: Path) -> pl.DataFrame:
     """What the searches of a program found; an empty table where there were none."""
-    path = program / "results" / "searches.parquet"
+    return _table(program, "searches")
+
+
+def _table(program: Path, name: str) -> pl.DataFrame:
+    path = program / "results" / f"{name}.parquet"
     return pl.read_parquet(path) if path.exists() else pl.DataFrame()
 
 
