@@ -44,9 +44,10 @@ def test_changes_are_those_of_a_plain_network(depth, activation, size):
         np.testing.assert_allclose(one, new - old, rtol=0, atol=3e-6 * np.abs(new - old).max())
 
 
+@pytest.mark.parametrize("subtracts", [False, True])
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("activation", ["relu", "linear"])
-def test_the_written_out_derivative_is_that_of_autodiff(depth, activation):
+def test_the_written_out_derivative_is_that_of_autodiff(depth, activation, subtracts):
     model = Mlp(width=16, depth=depth, activation=activation)
     is_linear = activation == "linear"
     weights = initial_weights(model, 5, 3, numbers)
@@ -57,8 +58,8 @@ def test_the_written_out_derivative_is_that_of_autodiff(depth, activation):
 
     output = partial(changes, weights, x_BD=x, zs=zs, is_linear=is_linear)
     expected, pullback = jax.vjp(lambda u: output(u)[-1], u)
-    found, own = output_and_pullback(weights, u, x, zs, is_linear=is_linear)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    found, own = output_and_pullback(weights, u, x, zs, is_linear=is_linear, subtracts=subtracts)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
     for one, other in zip(own(g), pullback(g)[0], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
 

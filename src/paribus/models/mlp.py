@@ -3,7 +3,8 @@
 B batch, D inputs, N width, C outputs, L weight matrices. Layers: z_1 = x W_1 / sqrt(D), h_l = act(z_l),
 z_{l+1} = h_l W_{l+1} / sqrt(N), and the last product h W_L unscaled. What is trained is u = theta - theta_0; beside the
 frozen z_l the change dz_l is propagated, so that float32 keeps its precision however small the change is: subtracting two
-outputs loses all of it at gamma ~ 1e-6.
+outputs loses all of it at gamma ~ 1e-6. Where the output is not magnified, at gamma >= 1, subtracting is as exact as the
+output itself, and saves one product a layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,13 +40,13 @@ def initial_weights(
 
 
 def frozen(weights: Weights, x_BD: Array, *, is_linear: bool) -> tuple[Array, ...]:
-    """(L - 1) arrays (B, N): the pre-activations of the hidden layers at theta_0."""
+    """L arrays at theta_0: the pre-activations of the hidden layers (B, N), and the last product (B, C)."""
     zs: list[Array] = []
     h = x_BD
     for W in weights[:-1]:
         zs.append(_product(h, W) * _scale(W))
         h = _activation(zs[-1], is_linear)
-    return tuple(zs)
+    return (*zs, _product(h, weights[-1]))
 
 
 def changes(weights: Weights, u: Weights, x_BD: Array, zs: Sequence[Array], *, is_linear: bool) -> list[Array]:
@@ -54,7 +55,7 @@ def changes(weights: Weights, u: Weights, x_BD: Array, zs: Sequence[Array], *, i
     Differentiable as often as one likes; `output_and_pullback` is the same with its first derivative written out."""
     h, dh = x_BD, None
     found = []
-    for W, du, z in zip(weights[:-1], u[:-1], zs, strict=True):
+    for W, du, z in zip(weights[:-1], u[:-1], zs[:-1], strict=True):
         dz = _change(h, dh, W, du) * _scale(W)
         h, dh = _activation(z, is_linear), _activation_change(z, dz, is_linear)
         found.append(dh)
@@ -62,22 +63,27 @@ def changes(weights: Weights, u: Weights, x_BD: Array, zs: Sequence[Array], *, i
 
 
 def output_and_pullback(
-    weights: Weights, u: Weights, x_BD: Array, zs: Sequence[Array], *, is_linear: bool
+    weights: Weights, u: Weights, x_BD: Array, zs: Sequence[Array], *, is_linear: bool, subtracts: bool = False
 ) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
     """The change of the last product (B, C), and the function that takes a gradient in it to those in u.
 
+    subtracts: take the change of the last product as the difference of two, of which one is frozen: a product less in each
+    layer but the first, and an error in the last bits of the whole product.
     Autodiff would differentiate h_0 u and dh (W + u) separately and double the products for the weights' gradients."""
-    h, dh = x_BD, None
+    inside, h, dh = x_BD, x_BD, None
     seen = []  # of each layer: its input, its weights, and where the activation lets the gradient through
-    for layer, (W, du) in enumerate(zip(weights, u, strict=True)):
-        inside = h if dh is None else h + dh
-        dz = _change(h, dh, W, du)
-        is_open = None
-        if layer < len(zs):
-            dz, z = dz * _scale(W), zs[layer]
-            is_open = z + dz > 0
-            h, dh = _activation(z, is_linear), _activation_change(z, dz, is_linear)
-        seen.append((inside, W + du, is_open))
+    for layer, (W, du, z) in enumerate(zip(weights, u, zs, strict=True)):
+        is_last = layer == len(weights) - 1
+        scale = 1.0 if is_last else _scale(W)
+        if subtracts and layer:
+            after = _product(inside, W + du) * scale
+            dz = after - z
+        else:
+            dz = _change(h, dh, W, du) * scale
+            after = z + dz
+        seen.append((inside, W + du, None if is_last else after > 0))
+        h, dh = _activation(z, is_linear), _activation_change(z, dz, is_linear)
+        inside = _activation(after, is_linear) if subtracts else h + dh
 
     def pullback(g_BC: Array) -> tuple[Array, ...]:
         g, gradients = g_BC, []

@@ -52,19 +52,20 @@ def sgd() -> tuple[State, np.ndarray]:
 # --- bits --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("gamma", [0.1, 1.0])
 @pytest.mark.parametrize("optimizer", [Sgd(), Adam()], ids=["sgd", "adam"])
-def test_a_run_is_a_loop_over_jitted_steps(optimizer):
+def test_a_run_is_a_loop_over_jitted_steps(optimizer, gamma):
     """Bit for bit with SGD. XLA fuses Adam's longer formulas differently in the two programs, and rounds them once less."""
     problem, source = replace(PROBLEM, optimizer=optimizer), fresh()
     weights = theta_0(problem, 6, 1)
-    gammas, etas = GAMMAS[:1], ETAS[:1]
+    gammas, etas = np.array([gamma]), ETAS[:1]
     output = output_scales(problem, 6, gammas)
     rates = learning_rates(problem, 6, etas, gammas)[0] * (output[0] if optimizer == Sgd() else 1)
     adam = optax.scale_by_adam(0.9, 0.999, eps=1e-8)
 
     @compiled
-    def step(u, moments, x, y, rates, output):
-        h, pullback = output_and_pullback(weights, u, x, frozen(weights, x, is_linear=False), is_linear=False)
+    def step(u, moments, x, y, zs, rates, output):
+        h, pullback = output_and_pullback(weights, u, x, zs, is_linear=False, subtracts=gamma >= 1)
         loss, g = jax.value_and_grad(partial(mean_loss, "mse"))(h * output, y)
         gradients = pullback(g)
         if optimizer != Sgd():
@@ -73,9 +74,10 @@ def test_a_run_is_a_loop_over_jitted_steps(optimizer):
 
     u = tuple(np.zeros_like(W) for W in weights)
     moments, losses = adam.init(u), []
+    before = compiled(partial(frozen, weights, is_linear=False))
     for number in range(STEPS):
         x, y = source.rows(4 * number, 4)
-        u, moments, loss = step(u, moments, x, y, rates.astype(np.float32), output.astype(np.float32)[0])
+        u, moments, loss = step(u, moments, x, y, before(x), rates.astype(np.float32), output.astype(np.float32)[0])
         losses.append(loss)
     state, found = trained(problem, gammas=gammas, etas=etas)
     np.testing.assert_allclose(found[0], losses, rtol=0 if optimizer == Sgd() else 1e-5)
@@ -178,11 +180,19 @@ def in_float64(problem: Problem, eta: float, gamma: float) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("gamma", [1e-6, 1.0, 100.0])
-def test_float32_follows_float64_within_a_thousandth_also_in_the_lazy_limit(gamma):
+@pytest.mark.parametrize("gamma", [1e-6, 0.99, 1.0, 100.0])
+def test_float32_follows_float64_also_in_the_lazy_limit_and_where_centring_is_by_subtraction(gamma):
     problem = replace(PROBLEM, steps=100)
     _, found = trained(problem, gammas=[gamma], etas=np.array([0.1]))
-    np.testing.assert_allclose(found[0], in_float64(problem, 0.1, gamma), rtol=1e-3)
+    np.testing.assert_allclose(found[0], in_float64(problem, 0.1, gamma), rtol=3e-6)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_the_output_is_exactly_zero_at_step_0(lanes):
+    gammas = 10 ** np.arange(-6.0, 7.0)
+    _, losses = trained(replace(PROBLEM, steps=1), gammas=gammas, etas=gammas, lanes=lanes)
+    y = fresh().rows(0, 4).y
+    assert (losses == np.mean(y**2, dtype=np.float32)).all()
 
 
 @pytest.mark.parametrize("is_adam", [False, True])

@@ -26,7 +26,7 @@ class Heldout(NamedTuple):
 
 
 def hold_out(weights: Leaves, samples: Samples, *, is_linear: bool) -> Heldout:
-    """Lay the samples out in blocks, with their frozen pre-activations."""
+    """Lay the samples out in blocks, with what is frozen for them."""
     count = len(samples.x)
     size = min(BLOCK, count)
     blocks = -(-count // size)

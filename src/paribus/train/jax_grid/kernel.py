@@ -32,14 +32,15 @@ class Rule(NamedTuple):
     is_linear: bool
     loss: Loss
     optimizer: Sgd | Adam
+    subtracts: bool = False  # centre by subtraction: see `mlp.output_and_pullback`
 
 
 class Chunk(NamedTuple):
-    """A stretch of steps, shared by all runs: T steps of batches and of frozen pre-activations."""
+    """A stretch of steps, shared by all runs: T steps of batches and of what is frozen for them."""
 
     x: Numbers  # (T, B, D)
     y: Numbers  # (T, B, C)
-    zs: Leaves  # (L - 1) arrays (T, B, N)
+    zs: Leaves  # L arrays (T, B, N or C), see `mlp.frozen`
 
 
 class Lanes(NamedTuple):
@@ -59,8 +60,8 @@ class Scales(NamedTuple):
 
 @partial(compiled, static_argnames="is_linear")
 def freeze(weights: Leaves, x_TBD: Array, count: Array, is_linear: bool) -> Leaves:
-    """The frozen pre-activations of the first `count` batches. Batch by batch: bits then do not depend on how many."""
-    zs: Leaves = tuple(jnp.zeros((*x_TBD.shape[:2], W.shape[1]), jnp.float32) for W in weights[:-1])
+    """What is frozen for the first `count` batches. Batch by batch: bits then do not depend on how many."""
+    zs: Leaves = tuple(jnp.zeros((*x_TBD.shape[:2], W.shape[1]), jnp.float32) for W in weights)
 
     def body(t: Array, zs: Leaves) -> Leaves:
         found = frozen(weights, x_TBD[t], is_linear=is_linear)
@@ -102,7 +103,9 @@ def step(
     rule: Rule, weights: Leaves, batch: Chunk, run: Lanes, scales: Scales, number: Array, limit: Array
 ) -> tuple[Lanes, Array]:
     """One step of one run, without axes of steps and lanes: the run after it, and its loss before it."""
-    output, pullback = output_and_pullback(weights, run.u, batch.x, batch.zs, is_linear=rule.is_linear)
+    output, pullback = output_and_pullback(
+        weights, run.u, batch.x, batch.zs, is_linear=rule.is_linear, subtracts=rule.subtracts
+    )
     loss, g = jax.value_and_grad(partial(mean_loss, rule.loss))(output * scales.output, batch.y)
     gradients = pullback(g)
     is_alive = run.ended < 0

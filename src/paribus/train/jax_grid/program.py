@@ -25,6 +25,7 @@ from paribus.train.jax_grid.stream import batches, check_batch_size
 
 CHUNK_BYTES = 64 * 2**20  # of one stretch of the stream, on every device
 DIVERGED = 1e6  # times the initial loss
+SUBTRACTED_FROM = 1.0  # gamma: below it the output is magnified, and float32's error of a difference with it
 
 Group = NDArray[np.int64]  # the runs that a kernel computes side by side
 
@@ -54,6 +55,7 @@ class Program:
         self._problem, self._source = problem, source
         self._gammas = np.asarray(gammas, np.float64)
         self.rule = Rule(problem.model.activation == "linear", problem.loss, problem.optimizer)
+        self._subtracts = self._gammas >= SUBTRACTED_FROM
         self._devices = workers(devices, threads)
         self.theta_0 = theta_0(problem, source.input_dim, source.output_dim)
         samples = hold_out(self.theta_0, source.heldout, is_linear=self.rule.is_linear)
@@ -143,7 +145,7 @@ class Program:
         runs = Lanes(state.u, state.moments, state.ended)
         lanes, its_scales = jax.tree.map(lambda leaf: leaf[padded], (runs, scales))
         limit = np.float32(DIVERGED * self.initial_loss)
-        done = train(self.rule, self.lanes, *data[device], lanes, its_scales, span, limit)
+        done = train(self._rule_of(group[0]), self.lanes, *data[device], lanes, its_scales, span, limit)
         lanes, losses = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(group)], done)
         return lanes, losses[:, span[1] : span[2]]
 
@@ -154,11 +156,16 @@ class Program:
         runs = Lanes(start.u, start.moments, start.ended)
         span = np.array([0, 0, steps], np.int32)
         data = self._data(0)[self._devices[0]]
-        _, losses = train(self.rule, lanes, *data, runs, at_rest, span, np.float32(np.inf))
+        _, losses = train(self._rule_of(0), lanes, *data, runs, at_rest, span, np.float32(np.inf))
         losses.block_until_ready()
 
+    def _rule_of(self, run: int) -> Rule:
+        return self.rule._replace(subtracts=bool(self._subtracts[run]))
+
     def _groups(self, runs: NDArray[np.int64]) -> list[Group]:
-        return [runs[first : first + self.lanes] for first in range(0, len(runs), self.lanes)]
+        """Runs of one rule each."""
+        alike = [runs[self._subtracts[runs] == subtracts] for subtracts in (False, True)]
+        return [part[first : first + self.lanes] for part in alike for first in range(0, len(part), self.lanes)]
 
     def _data(self, number: int) -> dict[jax.Device, tuple[Leaves, Chunk]]:
         """A chunk of the stream and the initial weights on every device. The last one asked for is kept: searches, and
@@ -189,8 +196,8 @@ class Program:
 
 
 def _steps_of(chunk_bytes: int, problem: Problem, source: Source) -> int:
-    """How many steps of data and frozen pre-activations that many bytes hold; at least one."""
-    numbers = source.input_dim + source.output_dim + (problem.model.depth - 1) * problem.model.width
+    """How many steps of data, and of what is frozen for them, that many bytes hold; at least one."""
+    numbers = source.input_dim + 2 * source.output_dim + (problem.model.depth - 1) * problem.model.width
     return min(max(chunk_bytes // (4 * problem.batch_size * numbers), 1), problem.steps)
 
 
