@@ -31,6 +31,21 @@ from test_slurm import job, sweep
 from paribus.launch.slurm import run_jobs
 print(sweep([job(Path(sys.argv[1]), sys.argv[2])]).line())
 """
+LOGGING = """
+import logging
+from pathlib import Path
+from test_slurm import job
+from paribus.launch.slurm import scripts
+
+closed = []
+
+class Other(logging.StreamHandler):
+    def close(self):
+        closed.append(self)
+
+other = Other()
+print(len(list(scripts([job(Path.cwd(), "ok")]))), len(closed))
+"""
 SQUEUE = """#!/bin/sh
 left=$(cat {left})
 [ "$left" -gt 0 ] || exec {squeue} "$@"
@@ -114,6 +129,14 @@ def test_the_same_step_of_a_later_round_is_a_later_one(tmp_path):
     assert _may_go_on(run, before, {"time_limit_min": 7})
     assert not _may_go_on(run, _progress(run.status()), {"time_limit_min": 7})
     assert run.status()["state"] == "failed"
+
+
+def test_submitting_leaves_the_logging_of_the_process_alone(tmp_path):
+    """submitit would close the handlers of others, and absl's handler then the stream that it writes to."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    command = [sys.executable, "-c", LOGGING]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("1 0\n", "")
 
 
 @pytest.mark.slow

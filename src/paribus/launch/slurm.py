@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paribus.errors import MissingExtra, RunError
+from paribus.experiment import variables
 from paribus.launch import slurm_cluster as cluster
 from paribus.launch.attempt import OWN_STOP, exit_path
 from paribus.launch.jobs import Job, SweepResult, log_tail
@@ -42,11 +43,21 @@ def run_jobs(
 
 def refuse_unreachable(sections: Sequence[SlurmConfig]) -> None:
     """Raise MissingExtra without submitit, ConfigError when no Slurm answers or it lacks a partition."""
-    try:
-        import submitit  # noqa: F401
-    except ImportError:
-        raise MissingExtra("--on slurm submits through the library submitit: pip install 'paribus[slurm]'") from None
+    _submitit()
     cluster.refuse_unreachable(section.partition for section in sections)
+
+
+def _submitit() -> Any:
+    """The library, which else would set up the logging of the whole process, and close what others log to. Raises
+    MissingExtra."""
+    with variables({"SUBMITIT_LOG_LEVEL": "NOCONFIG"}):
+        try:
+            import submitit
+        except ImportError:
+            raise MissingExtra(
+                "--on slurm submits through the library submitit: pip install 'paribus[slurm]'"
+            ) from None
+    return submitit
 
 
 def scripts(jobs: Sequence[Job], max_parallel: int | None = None) -> Iterator[str]:
@@ -90,9 +101,7 @@ def _command(folder: Path) -> str:
 
 
 def _executor(folder: Path, name: str, slurm: SlurmConfig, num_tasks: int) -> Any:
-    from submitit import SlurmExecutor
-
-    executor = SlurmExecutor(folder)
+    executor = _submitit().SlurmExecutor(folder)
     given = {
         "partition": slurm.partition,
         "account": slurm.account,
@@ -121,8 +130,6 @@ def _submit(slurm: SlurmConfig, jobs: Sequence[Job], after: Collection[str]) -> 
     """Submit one array; its name, and the number that Slurm gave it.
 
     after: the numbers of arrays that must have ended before it, since each keeps a limit of runs at once of its own."""
-    from submitit.core.utils import FailedJobError
-
     name = _array_name(jobs[0].run)
     folder = _folder(jobs[0].run, name)
     folder.mkdir(parents=True)
@@ -143,7 +150,7 @@ def _submit(slurm: SlurmConfig, jobs: Sequence[Job], after: Collection[str]) -> 
         executor.parameters["dependency"] = "afterany:" + ":".join(sorted(after))
     try:
         return name, str(executor._submit_command(_command(folder)).job_id)
-    except FailedJobError as error:
+    except _submitit().core.utils.FailedJobError as error:
         for job in jobs:
             _record_path(job.run).unlink()
         shutil.rmtree(folder)
