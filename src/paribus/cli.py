@@ -70,7 +70,7 @@ def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) 
     from paribus.data.config import CorpusConfig
     from paribus.data.supervised import ImageZips
 
-    tree = configs.resolve(corpus, overrides or [])
+    tree = configs.resolve(corpus, overrides or [], "corpus")
     is_images = "kind" in tree.entries  # a corpus has none
     config = configs.parse(tree, ImageZips) if is_images else configs.parse(tree, CorpusConfig)
     if dry_run:

@@ -133,7 +133,7 @@ def look(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig | GridRun |
         return peek(path, overrides)
     if path.is_dir():
         return None
-    tree = configs.resolve(path, overrides)
+    tree = configs.resolve(path, overrides, "run")
     return configs.parse(tree, GridRun) if is_grid_run(tree) else None
 
 
@@ -143,7 +143,7 @@ def open_program(path: Path, overrides: Sequence[str] = ()) -> Placed | None:
     Overrides of a directory may change where and how, and nothing else."""
     if is_program(path):
         return Placed(RunDir(path), read(path, overrides))
-    tree = configs.resolve(path, overrides)
+    tree = configs.resolve(path, overrides, "run")
     return place_all([configs.parse(tree, GridRun)])[0] if is_grid_run(tree) else None
 
 

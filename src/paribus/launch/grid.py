@@ -94,7 +94,7 @@ def expand(source: Path | str | Node, overrides: Sequence[str] = ()) -> list[Any
     """Turn a sweep, from its file or as a node of a bigger one, into its runs; `overrides` hold for every run.
 
     Raises ConfigError: every mistake of every run once, at its line; a key set twice; names that are not unique."""
-    root = source if isinstance(source, Node) else resolve(source)
+    root = source if isinstance(source, Node) else resolve(source, wanted="sweep")
     parse(root, SweepConfig)
     given = changes(overrides)
     if mistakes := _set_twice(root, given):

@@ -170,7 +170,7 @@ def find(name: str, size: str) -> Path:
 
 def load(file: Path, options: Options = ALL) -> tuple[StudyConfig, dict[str, list[AnyRun]]]:
     """The study of a YAML, and the runs of each of its sweeps. Raises ConfigError, all mistakes at once."""
-    root = configs.resolve(file, options.overrides)
+    root = configs.resolve(file, options.overrides, "study")
     config = configs.parse(root, StudyConfig)
     for name in options.only:
         if name not in config.sweeps:
