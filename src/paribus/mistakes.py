@@ -1,15 +1,16 @@
 """What pydantic refused, told as lines a person can act on: file:line, dotted key, what was found, what was expected."""
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from paribus.errors import ConfigError
-from paribus.tree import Broken, Node, Where, did_you_mean, dotted, found, plain, walk
+from paribus.errors import ConfigError, DataError
+from paribus.tree import Broken, Node, Where, did_you_mean, dotted, found, plain, split, walk
 
 Keys = tuple[str | int, ...]
 
@@ -52,6 +53,23 @@ def refusal(mistakes: Iterable[Mistake]) -> ConfigError:
     """All mistakes as one error, a line each: first those in files, in the order of their lines."""
     ordered = sorted(mistakes, key=lambda m: (m.where.line is None, m.where.origin, m.where.line))
     return ConfigError("\n".join(dict.fromkeys(map(str, ordered))))
+
+
+@contextlib.contextmanager
+def told_at(root: Node) -> Iterator[None]:
+    """Put file:line before what a part says of one of its settings by its dotted key, and after it the variable of the
+    environment that the setting names."""
+    try:
+        yield
+    except DataError as error:
+        key, _, reason = str(error).partition(": ")
+        keys, node = split(key), root
+        for part in keys:
+            node = node.entries.get(part, node)
+        if node is root:
+            raise
+        told = "".join(f"; the variable {name} says where it is" for name in node.variables)
+        raise type(error)(str(Mistake(node.where, keys, reason + told))) from error
 
 
 def broken(root: Node) -> list[Mistake]:

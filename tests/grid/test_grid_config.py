@@ -1,11 +1,13 @@
 """Oracle: the full text of every error."""
 
+from pathlib import Path
+
 import pytest
 
 from paribus import config as configs
-from paribus.errors import ConfigError
+from paribus.errors import ConfigError, DataError
 from paribus.grid import programs
-from paribus.launch.grid import expand
+from paribus.launch.grid import expand, open_sweep
 
 GRID_RUN = """\
 name: a
@@ -94,3 +96,35 @@ def test_a_rule_that_a_sweep_breaks_is_told_at_the_base(tmp_path):
     line = "sweep.yaml:4: train.batch_size: 128 is more than the data.num_samples: 100; lower it"
     assert refused(lambda: expand(tmp_path / "sweep.yaml"), tmp_path) == line
     assert configs.load(tmp_path / "run.yaml", programs.GridRun).train.batch_size == 64
+
+
+IMAGES = GRID_RUN.replace("{kind: polynomial}", "{kind: images, source: {kind: npz, file: nope.npz}}").replace(
+    "steps", "epochs"
+)
+NO_FILE = "no such file; expected an .npz with X_train, y_train, X_test, y_test"
+
+
+def test_a_file_that_is_missing_is_told_without_the_line_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(IMAGES)
+    Path("sweep.yaml").write_text(
+        "base: run.yaml\ngrid:\n  data.source.file: [a.npz, b.npz]\n  train.batch_size: [1, 2]\n"
+    )
+
+    def told(look):
+        with pytest.raises(DataError) as caught:
+            look()
+        return str(caught.value)
+
+    assert told(lambda: programs.open_program(Path("run.yaml"))) == f"run.yaml:2: data.source.file: nope.npz: {NO_FILE}"
+    override = "data.source.file=c.npz"
+    assert (
+        told(lambda: programs.open_program(Path("run.yaml"), [override]))
+        == f"command line: {override}: c.npz: {NO_FILE}"
+    )
+    assert told(lambda: open_sweep(Path("sweep.yaml"))).splitlines() == [
+        f"sweep.yaml:3: data.source.file: {name}.npz: {NO_FILE}" for name in "ab"
+    ]
+    assert len(expand(Path("sweep.yaml"))) == 4, "what a sweep is does not depend on files"
+    assert programs.look(Path("run.yaml")) is not None
+    assert len(list(tmp_path.iterdir())) == 2
