@@ -67,28 +67,31 @@ def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) 
 
     What is there already is verified. `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
     from paribus import config as configs
+    from paribus.data import image_zips
+    from paribus.data import prepare as corpora
     from paribus.data.config import CorpusConfig
     from paribus.data.supervised import ImageZips
+    from paribus.mistakes import told_at
 
-    tree = configs.resolve(corpus, overrides or [])
+    tree = configs.resolve(corpus, overrides or [], "corpus")
     is_images = "kind" in tree.entries  # a corpus has none
     config = configs.parse(tree, ImageZips) if is_images else configs.parse(tree, CorpusConfig)
-    if dry_run:
-        print(configs.dump(config), end="")
-        return
-    if isinstance(config, ImageZips):
-        from paribus.data.image_zips import prepare_images
-
-        file, manifest = prepare_images(config)
-        facts = f"{manifest.num_train:,} training and {manifest.num_test:,} test images, {manifest.file.sha256[:12]}"
-        print(f"{file}: {facts}")
-        print(f"next: paribus train RUN.yaml data.kind=images data.source.kind=npz data.source.file={file}")
-        return
-    from paribus.data.prepare import prepare as prepare_corpus
-
-    store = prepare_corpus(config)
-    print(f"{store.path}: {len(store.documents.id):,} documents, {store.num_tokens:,} tokens, {store.fingerprint[:12]}")
-    print(f"next: paribus train RUN.yaml data.store={store.path}")
+    with told_at(tree):
+        if dry_run:
+            image_zips.check(config) if isinstance(config, ImageZips) else corpora.check(config)
+            print(configs.dump(config), end="")
+        elif isinstance(config, ImageZips):
+            file, manifest = image_zips.prepare_images(config)
+            facts = (
+                f"{manifest.num_train:,} training and {manifest.num_test:,} test images, {manifest.file.sha256[:12]}"
+            )
+            print(f"{file}: {facts}")
+            print(f"next: paribus train RUN.yaml data.kind=images data.source.kind=npz data.source.file={file}")
+        else:
+            store = corpora.prepare(config)
+            facts = f"{len(store.documents.id):,} documents, {store.num_tokens:,} tokens, {store.fingerprint[:12]}"
+            print(f"{store.path}: {facts}")
+            print(f"next: paribus train RUN.yaml data.store={store.path}")
 
 
 @app.command()
@@ -182,7 +185,7 @@ def sweep(
     from paribus.evals.results import failures, refuse_failed
     from paribus.launch import grid, jobs, launcher
 
-    configs = grid.expand(file, overrides or [])
+    configs = grid.open_sweep(file, overrides or [])
     if dry_run:
         scripts = launcher.scripts(configs, on, max_parallel)
         print("\n".join(jobs.plan(configs)))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from paribus.file_kinds import FileKind, refuse_other
 from paribus.mistakes import Mistake, broken, expected, explain, options, refusal
 from paribus.tree import Node, Where, dotted, plain, planted
 from paribus.yaml12 import override, read, typed
@@ -46,14 +47,17 @@ MISSING: Final = Missing.MISSING
 # --- from YAML to a config ---------------------------------------------------------------------------------------------
 
 
-def load(path: Path | str, schema: type[T], overrides: Sequence[str] = ()) -> T:
+def load(path: Path | str, schema: type[T], overrides: Sequence[str] = (), wanted: FileKind | None = None) -> T:
     """Read a YAML file as a `schema`, with `key.path=value` overrides. Raises ConfigError with a line for each mistake."""
-    return parse(resolve(path, overrides), schema)
+    return parse(resolve(path, overrides, wanted), schema)
 
 
-def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Node:
-    """Read a YAML file, merge it over what it extends, apply overrides. Raises nothing: `parse` tells what is wrong."""
-    return override(read(Path(path)), overrides)
+def resolve(path: Path | str, overrides: Sequence[str] = (), wanted: FileKind | None = None) -> Node:
+    """Read a YAML file, merge it over what it extends, apply overrides. Raises nothing: `parse` tells what is wrong.
+
+    wanted: the kind of file that is expected; one of another kind is a mistake of its own."""
+    root = read(Path(path))
+    return override(refuse_other(root, wanted) if wanted else root, overrides)
 
 
 def parse(root: Node, schema: type[T]) -> T:

@@ -43,7 +43,7 @@ def evaluate(
     from paribus.train.checkpoint import load_model
     from paribus.train.weights import load_weights
 
-    config = configs.load(file, EvalFile, overrides)
+    config = configs.load(file, EvalFile, overrides, "eval")
     directory = RunDir(model)
     is_run = directory.config_path.exists()
     if is_run:

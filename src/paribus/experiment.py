@@ -51,13 +51,13 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, RunConf
     """From RUN.yaml or a run directory to both; overrides of a directory may change where and how, and nothing else."""
     if path.is_dir():
         return RunDir(path), load(RunDir(path), overrides)
-    config = configs.load(path, RunConfig, overrides)
+    config = configs.load(path, RunConfig, overrides, "run")
     return place(config), config
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The config of RUN.yaml or of a run directory, whether its data are at hand or not."""
-    return configs.load(path / "config.yaml" if path.is_dir() else path, RunConfig, overrides)
+    return configs.load(path / "config.yaml" if path.is_dir() else path, RunConfig, overrides, "run")
 
 
 def load(run: RunDir, overrides: Sequence[str] = ()) -> RunConfig:

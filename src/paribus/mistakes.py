@@ -1,14 +1,16 @@
 """What pydantic refused, told as lines a person can act on: file:line, dotted key, what was found, what was expected."""
 
-from collections.abc import Iterable
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from paribus.errors import ConfigError
-from paribus.tree import Broken, Node, Where, did_you_mean, dotted, found, plain, walk
+from paribus.errors import ConfigError, DataError
+from paribus.tree import Broken, Node, Where, did_you_mean, dotted, found, plain, split, walk
 
 Keys = tuple[str | int, ...]
 
@@ -53,6 +55,23 @@ def refusal(mistakes: Iterable[Mistake]) -> ConfigError:
     return ConfigError("\n".join(dict.fromkeys(map(str, ordered))))
 
 
+@contextlib.contextmanager
+def told_at(root: Node) -> Iterator[None]:
+    """Put file:line before what a part says of one of its settings by its dotted key, and after it the variable of the
+    environment that the setting names."""
+    try:
+        yield
+    except DataError as error:
+        key, _, reason = str(error).partition(": ")
+        keys, node = split(key), root
+        for part in keys:
+            node = node.entries.get(part, node)
+        if node is root:
+            raise
+        told = "".join(f"; the variable {name} says where it is" for name in node.variables)
+        raise type(error)(str(Mistake(node.where, keys, reason + told))) from error
+
+
 def broken(root: Node) -> list[Mistake]:
     """What reading and merging left unusable."""
     return [Mistake(node.where, keys, node.value.reason) for keys, node in walk(root) if isinstance(node.value, Broken)]
@@ -79,14 +98,15 @@ def _mistake(detail: dict[str, Any], root: Node, schema: Any) -> Mistake | None:
         about = f" ({field.description})" if field.description else ""
         return Mistake(node.where, (*keys, loc[-1]), f"missing, expected {expected(options(field))}{about}")
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        types, keys = [Option(Literal[*_kinds(types)])], (*keys, "kind")
+        types, keys = [Option(Literal[*kinds(types)])], (*keys, "kind")
         if "kind" not in node.entries:
             return Mistake(node.where, keys, f"missing, expected {expected(types)}")
         node = node.entries["kind"]
     if isinstance(node.value, Broken):
         return None
     if kind in ("value_error", "assertion_error"):
-        return Mistake(node.where, keys, str(detail["ctx"]["error"]))
+        reason = str(detail["ctx"]["error"])
+        return Mistake(_set_at(node, reason), keys, reason)
     if not kind.endswith(_DESCRIBED):
         return Mistake(node.where, keys, f"found {found(plain(node))}: {detail['msg']}")
     return Mistake(node.where, keys, _mismatch(plain(node), types))
@@ -98,7 +118,7 @@ def _locate(root: Node, schema: Any, loc: Keys) -> tuple[Keys, Node, list[Option
     node, types = root, options(schema)
     for part in loc:
         children = dict(node.children)
-        branch = [option for option in types if _kinds([option]) == [part]]
+        branch = [option for option in types if kinds([option]) == [part]]
         if branch and len(types) > 1:
             types = branch
         elif part in children:
@@ -108,9 +128,21 @@ def _locate(root: Node, schema: Any, loc: Keys) -> tuple[Keys, Node, list[Option
     return keys, node, types
 
 
+def _set_at(node: Node, rule: str) -> Where:
+    """Where a rule over several keys was broken: at a key that it names and the command line set, or another file than the
+    node's (a sweep's, or one that was extended); else at the node."""
+    named = [
+        child.where
+        for keys, child in walk(node)
+        if keys and re.search(rf"(?<![\w.]){re.escape(dotted(keys))}(?!\w)", rule)
+    ]
+    elsewhere = [where for where in named if where.origin != node.where.origin]
+    return next((where for where in elsewhere if where.line is None), (elsewhere or [node.where])[0])
+
+
 def _unknown(key: Any, types: list[Option]) -> str:
     fields = _fields(types)
-    kind = "".join(f" of kind {found(kind)}" for kind in _kinds(types))
+    kind = "".join(f" of kind {found(kind)}" for kind in kinds(types))
     return f"unknown key{kind}" + (did_you_mean(str(key), fields) or f", expected {_listing(list(fields), 'or')}")
 
 
@@ -143,8 +175,8 @@ def expected(types: list[Option], plural: bool = False) -> str:
     words = []
     for option in types:
         words += [found(choice) for choice in _choices(option)] or [_noun(option, plural) + _bounds(option)]
-    kinds = _kinds(types)
-    about = f" of kind {_listing([found(kind) for kind in kinds], 'or')}" if kinds else ""
+    tags = [found(kind) for kind in kinds(types)]
+    about = f" of kind {_listing(tags, 'or')}" if tags else ""
     return _listing([word + about * (word in ("a mapping", "mappings")) for word in dict.fromkeys(words)], "or")
 
 
@@ -178,7 +210,7 @@ def _fields(types: list[Option]) -> dict[str, FieldInfo]:
     return {key: field for option in types if _is_section(option) for key, field in option.type.model_fields.items()}
 
 
-def _kinds(types: list[Option]) -> list[str]:
+def kinds(types: list[Option]) -> list[str]:
     """The `kind` of each mapping that has one."""
     fields = [option.type.model_fields.get("kind") for option in types if _is_section(option)]
     return [kind for field in fields if field for kind in get_args(field.annotation)]

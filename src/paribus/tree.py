@@ -38,6 +38,7 @@ class Node(NamedTuple):
 
     value: "Scalar | Broken | dict[str, Node] | list[Node]"
     where: Where
+    variables: tuple[str, ...] = ()  # of the environment, which its text names
 
     @property
     def entries(self) -> "dict[str, Node]":

@@ -124,7 +124,8 @@ def _convert(node: yaml.Node, start: Where, around: tuple[yaml.Node, ...]) -> No
     if node.tag not in (_PLAIN, "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
         return Node(Broken(f"the tag {node.tag} has no meaning here: leave it out"), where)
     if isinstance(node, yaml.ScalarNode):
-        return Node(_scalar(node, where), where)
+        names = tuple(name for name, _ in _VARIABLE.findall(node.value) if name and name != "HERE")
+        return Node(_scalar(node, where), where, names)
     if any(node is other for other in around):
         return Node(Broken("found an alias of the mapping or list that holds it"), where)
     inside = (*around, node)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paribus.data.image_zips import prepare_images
+from paribus.data.image_zips import check, prepare_images
 from paribus.data.images import read_images
 from paribus.data.supervised import ImageZips, Npz
 from paribus.errors import DataError, StoreError
@@ -248,8 +248,32 @@ def test_a_mistake_in_the_file_is_one_line_with_exit_code_2(zips, tmp_path):
     assert done.stderr == f'paribus: {file}:4: num_tests: unknown key of kind "image_zips", did you mean "num_test"?\n'
     (tmp_path / "zips" / "class_3_images.zip").unlink()
     file.write_text(f"kind: image_zips\nfolder: {config.folder}\nout: x\n")
-    done = paribus("prepare", file, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"paribus: folder: {config.folder}: no class_3_images.zip; expected")
-    assert done.stderr.count("\n") == 1
+    for words in ((), ("--dry-run",)):
+        done = paribus("prepare", file, *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"paribus: {file}:2: folder: {config.folder}: no class_3_images.zip; expected")
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
     assert not (tmp_path / "x").exists()
+
+
+def test_a_look_at_the_zips_is_silent_about_what_prepare_would_refuse(zips, tmp_path):
+    config = zips()
+    check(config)
+    Path(config.folder, "class_7_images.zip").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"^folder: \S+zips: class_7_images\.zip cannot be read as a zip"):
+        check(config)
+    with pytest.raises(DataError, match=r"^folder: nowhere: no such folder; expected class_0_images\.zip \.\. class_9"):
+        check(config.model_copy(update={"folder": "nowhere"}))
+    with pytest.raises(StoreError, match="exists and holds no prepared images"):
+        check(config.model_copy(update={"out": config.folder}))
+
+
+def test_a_look_at_images_that_are_there_asks_for_the_zips_or_takes_other_settings(zips, tmp_path):
+    config = zips()
+    make(config)
+    gone = config.model_copy(update={"folder": "nowhere"})
+    check(gone)
+    with pytest.raises(StoreError, match="made from other settings: seed: made with 42, found 43"):
+        check(gone.model_copy(update={"seed": 43}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "zips"]

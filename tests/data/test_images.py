@@ -1,11 +1,13 @@
+import contextlib
 import gzip
+import io
 import pickle
 import struct
 
 import numpy as np
 import pytest
 
-from paribus.data.images import IDX, read_images
+from paribus.data.images import IDX, check_images, read_images
 from paribus.data.supervised import Idx, Npz
 from paribus.errors import DataError
 
@@ -73,29 +75,63 @@ def test_idx_files_are_read_plain_and_compressed(tmp_path, compress, dotted):
         ({"y_train": Y * 2}, r"y_train: labels from 0 to 4, 3 different ones"),
         ({"y_train": Y - 1}, r"y_train: labels from -1 to 1"),
         ({"y_test": Y[:2] + 2}, r"y_test: labels from 2 to 3, but those of training end at 2"),
-        ({"y_test": np.array([None, {}])}, r"cannot be read as an \.npz without pickles: Object arrays cannot be loaded"),
+        ({"y_test": np.array([None, {}])}, r"y_test: object of shape \(2,\); expected integers, \(2,\), one for each image"),
     ],
 )  # fmt: skip
 def test_a_wrong_npz_is_one_line(tmp_path, change, message):
     arrays = {name: array for name, array in {**GOOD, **change}.items() if array is not None}
     with pytest.raises(DataError, match=message) as caught:
         read_images(npz(tmp_path, arrays))
+    assert str(caught.value).startswith(f"data.source.file: {tmp_path}/images.npz: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X_train": X.astype(float)}, r"X_train: float64 of shape \(5, 3, 2\); expected uint8 images"),
+        ({"y_train": None}, "has the arrays X_test, X_train, y_test; expected"),
+        ({"y_test": np.array([None, {}])}, r"y_test: object of shape \(2,\)"),
+        ({"X_train": np.asfortranarray(X), "y_train": Y * 2}, None),  # what labels hold is seen when they are read
+    ],
+)
+def test_a_look_at_an_npz_sees_its_types_and_shapes_and_reads_no_image(tmp_path, change, message):
+    source = npz(tmp_path, {name: array for name, array in {**GOOD, **change}.items() if array is not None})
+    with pytest.raises(DataError, match=message) if message else contextlib.nullcontext():
+        check_images(source)
 
 
 def test_what_is_no_npz_is_one_line(tmp_path):
     file = tmp_path / "images.npz"
     source = Npz(file=str(file))
-    with pytest.raises(DataError, match=r"source.file: \S+images.npz: no such file; expected an .npz with X_train"):
-        read_images(source)
-    for content in (b"", b"text", pickle.dumps(GOOD), b"PK\3\4" + bytes(100)):
-        file.write_bytes(content)
-        with pytest.raises(DataError, match=r"cannot be read as an \.npz without pickles: "):
-            read_images(source)
-    with file.open("wb") as opened:
-        np.save(opened, X)
-    with pytest.raises(DataError, match=r"one array, expected an \.npz"):
-        read_images(source)
+    one = io.BytesIO()
+    np.save(one, X)
+    whole = io.BytesIO()
+    np.savez(whole, **GOOD)
+
+    def told(look):
+        with pytest.raises(DataError) as caught:
+            look(source)
+        return str(caught.value).removeprefix(f"data.source.file: {file}: ")
+
+    for look in (read_images, check_images):
+        assert told(look) == "no such file; expected an .npz with X_train, y_train, X_test, y_test"
+        for content in (
+            b"",
+            b"text",
+            pickle.dumps(GOOD),
+            b"PK\3\4" + bytes(100),
+            one.getvalue(),
+            whole.getvalue()[:-30],
+        ):
+            file.write_bytes(content)
+            assert told(look) == (
+                "no .npz, which is a zip of arrays; expected one with X_train, y_train, X_test, y_test"
+            )
+        file.unlink()
+        file.mkdir()
+        assert told(look) == "a folder; expected an .npz with X_train, y_train, X_test, y_test"
+        file.rmdir()
 
 
 def test_no_damage_to_an_npz_gives_anything_but_the_same_images_or_one_line(tmp_path):

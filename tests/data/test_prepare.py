@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from paribus.data import encode
-from paribus.data.config import CorpusConfig, Folder, Jsonl, Sample, TokenizerFile, TrainBpe
+from paribus.data.config import CorpusConfig, Folder, Jsonl, OriginalFiles, Sample, TokenizerFile, TrainBpe
 from paribus.data.corpus import documents
-from paribus.data.prepare import prepare
+from paribus.data.prepare import check, prepare
 from paribus.data.store import open_store
 from paribus.errors import DataError, StoreError
 
@@ -227,6 +227,36 @@ def test_mistakes_in_the_corpus_leave_nothing_behind(corpus, tmp_path):
     with pytest.raises(DataError, match="beginning_of_document: the tokenizer has no token '<s>'"):
         make(corpus({"train": [("a", "abc")]}, beginning_of_document="<s>"))
     assert not [path for path in tmp_path.iterdir() if "store" in path.name]
+
+
+def test_a_look_at_a_corpus_is_silent_about_what_prepare_would_refuse(corpus, tmp_path):
+    config = corpus({"train": [("a", "abc")]})
+    check(config)
+    absent = str(tmp_path / "absent")
+    for change, message in (
+        ({"source": Jsonl(files={"train": [absent]})}, rf"^source\.files\.train: {absent} matches no file"),
+        ({"source": Folder(path=absent)}, rf"^source\.path: no folder {absent}"),
+        ({"source": OriginalFiles(path=absent)}, rf"^source\.path: {absent}/tokens\.bin: missing"),
+        ({"tokenizer": TokenizerFile(path=absent)}, rf"^tokenizer\.path: {absent}: no tokenizer here"),
+        ({"tokenizer": TrainBpe(vocab_size=300, split="dev")}, r"^tokenizer\.split: no split 'dev'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            check(config.model_copy(update=change))
+    (tmp_path / "texts/train").mkdir(parents=True)
+    with pytest.raises(DataError, match="no texts here"):
+        check(config.model_copy(update={"source": Folder(path=str(tmp_path / "texts"))}))
+    assert not [path for path in tmp_path.iterdir() if "store" in path.name]
+
+
+def test_a_look_at_a_store_that_is_there_asks_for_its_input_or_takes_other_settings(corpus, tmp_path):
+    config = corpus({"train": [("a", "abc")]})
+    make(config)
+    (tmp_path / "train.jsonl").unlink()
+    check(config)
+    with pytest.raises(StoreError, match="made from other settings: min_tokens: made with 1, found 2"):
+        check(config.model_copy(update={"min_tokens": 2}))
+    with pytest.raises(StoreError, match="exists and is no store"):
+        check(config.model_copy(update={"store": str(tmp_path)}))
 
 
 def test_the_sample_is_whole_in_its_store(tmp_path):

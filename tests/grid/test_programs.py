@@ -89,7 +89,7 @@ def test_rates_that_only_mup_has_are_refused_elsewhere(tmp_path):
     model = {"kind": "mlp", "width": 16, "depth": 2, "parameterization": "ntk"}
     optimizer = {"kind": "adam", "layer_rates": "sqrt_width"}
     train = {"batch_size": 16, "eta": 0.1, "budget": {"epochs": 5}, "optimizer": optimizer}
-    with pytest.raises(ConfigError, match="layer_rates: sqrt_width is a choice of mup alone, found ntk"):
+    with pytest.raises(ConfigError, match="sqrt_width is a choice of mup alone, found model"):
         one(tmp_path, model=model, train=train)
 
 

@@ -66,8 +66,7 @@ def prepare_images(config: ImageZips, progress: bool = True) -> PreparedImages:
     out = Path(config.out)
     if not is_free(out) and (found := _verified(config, out, progress)):
         return found
-    if find_spec("PIL") is None:
-        raise MissingExtra("kind: image_zips decodes with the library `pillow`: pip install 'paribus[images]'")
+    _require_pillow()
     zips = _zips(config)
     with part_folder(out) as part, bars(progress) as begin:
         size = sum(path.stat().st_size for path in zips)
@@ -87,20 +86,37 @@ def prepare_images(config: ImageZips, progress: bool = True) -> PreparedImages:
     return PreparedImages(out / FILE, manifest)
 
 
+def check(config: ImageZips) -> None:
+    """Raise what `prepare_images` would, as far as it can be told without reading images.
+
+    Once there is an .npz, the zips that it was made from may be gone."""
+    out = Path(config.out)
+    if not is_free(out):
+        _manifest_of(config, out)
+        return
+    _require_pillow()
+    if broken := [path.name for path in _zips(config) if not zipfile.is_zipfile(path)]:
+        raise DataError(f"folder: {config.folder}: {', '.join(broken)} cannot be read as a zip; expected whole ones")
+
+
+def _require_pillow() -> None:
+    if find_spec("PIL") is None:
+        raise MissingExtra("kind: image_zips decodes with the library `pillow`: pip install 'paribus[images]'")
+
+
 def _zips(config: ImageZips) -> list[Path]:
     paths = [Path(config.folder) / f"class_{label}_images.zip" for label in range(NUM_CLASSES)]
     if missing := [path.name for path in paths if not path.is_file()]:
-        raise DataError(
-            f"folder: {config.folder}: no {', '.join(missing)}; expected {paths[0].name} .. {paths[-1].name}"
-        )
+        found = f"no {', '.join(missing)}" if Path(config.folder).is_dir() else "no such folder"
+        raise DataError(f"folder: {config.folder}: {found}; expected {paths[0].name} .. {paths[-1].name}")
     return paths
 
 
 # --- what is there already ---------------------------------------------------------------------------------------------
 
 
-def _verified(config: ImageZips, out: Path, progress: bool) -> PreparedImages | None:
-    """What an earlier command made, or None when it was damaged since and has been cleared away."""
+def _manifest_of(config: ImageZips, out: Path) -> ImagesManifest:
+    """The manifest of what is there. Raises StoreError when there is none, or it was made from other settings."""
     try:
         manifest = ImagesManifest.model_validate_json((out / MANIFEST).read_bytes())
     except (OSError, ValidationError):
@@ -108,6 +124,12 @@ def _verified(config: ImageZips, out: Path, progress: bool) -> PreparedImages | 
     if differing := difference(manifest.settings, _settings(config)):
         keys = "; ".join(f"{key}: made with {made!r}, found {found!r}" for key, made, found in differing)
         raise StoreError(f"{out}: made from other settings: {keys}; name another folder under `out`, or remove it")
+    return manifest
+
+
+def _verified(config: ImageZips, out: Path, progress: bool) -> PreparedImages | None:
+    """What an earlier command made, or None when it was damaged since and has been cleared away."""
+    manifest = _manifest_of(config, out)
     paths = [Path(config.folder) / name for name in manifest.inputs]
     there = {path.name: path for path in paths if path.is_file()}
     with bars(progress) as begin:

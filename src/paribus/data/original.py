@@ -64,11 +64,16 @@ class Original(NamedTuple):
         return self.tokens.itemsize * sum(self.papers[paper][2] for paper in self.splits[split])
 
 
-def read_original(folder: Path) -> Original:
-    """Open the three files. Raises DataError when one is missing or broken, or they do not fit together."""
+def check_files(folder: Path) -> None:
+    """Raise DataError when one of the three files is missing."""
     for name in NAMES:
         if not (folder / name).is_file():
-            raise DataError(f"{folder / name}: missing; expected the three files {', '.join(NAMES)}")
+            raise DataError(f"source.path: {folder / name}: missing; expected the three files {', '.join(NAMES)}")
+
+
+def read_original(folder: Path) -> Original:
+    """Open the three files. Raises DataError when one is missing or broken, or they do not fit together."""
+    check_files(folder)
     size = (folder / TOKENS).stat().st_size
     if size == 0 or size % 2:
         raise DataError(f"{folder / TOKENS}: found {size:,} bytes, expected tokens of 2 bytes each; it was cut off")

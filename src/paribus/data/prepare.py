@@ -15,12 +15,12 @@ from paribus.config import MISSING, difference
 from paribus.data import corpus as corpora
 from paribus.data import original as originals
 from paribus.data.bars import Advance, Begin, bars
-from paribus.data.config import CorpusConfig, OriginalFiles, TrainBpe
+from paribus.data.config import CorpusConfig, Folder, OriginalFiles, TrainBpe
 from paribus.data.duplicates import Judged, Twins, judge, twins
 from paribus.data.encode import Encoded, batched, encode_judged, in_order, num_cores, one_thread_a_call, text_encoder
 from paribus.data.inputs import input_facts, input_paths
 from paribus.data.part import is_free
-from paribus.data.store import MANIFEST, Skipped, Store, open_store, read_manifest
+from paribus.data.store import MANIFEST, Manifest, Skipped, Store, open_store, read_manifest
 from paribus.data.tokenizer import load_tokenizer, start_token_id
 from paribus.data.writer import Entry, Recipe, StoreWriter
 from paribus.errors import DataError, StoreError
@@ -82,13 +82,38 @@ def prepare(config: CorpusConfig, progress: bool = True) -> Store:
     return open_store(path)
 
 
-def _verified(config: CorpusConfig, path: Path, progress: bool) -> Store:
+def check(config: CorpusConfig) -> None:
+    """Raise what `prepare` would, as far as it can be told from the names of files: no document is read.
+
+    Once there is a store, what it was made from may be gone."""
+    path = Path(config.store)
+    if not is_free(path):
+        _manifest_of(config, path)
+        return
+    input_paths(config)
+    match config.source:
+        case OriginalFiles(path=folder):
+            _refuse_training(config, folder)
+            originals.check_files(Path(folder))
+        case source:
+            _check_split(config, corpora.splits(source))
+            if isinstance(source, Folder):  # of which input_paths is the folder itself
+                corpora.input_files(source)
+
+
+def _manifest_of(config: CorpusConfig, path: Path) -> Manifest:
+    """The manifest of the store that is there. Raises StoreError when there is none, or it was made from other settings."""
     if not (path / MANIFEST).exists():
         raise StoreError(f"{path}: exists and is no store; remove it, or name another folder under `store`")
     manifest = read_manifest(path)
     if differing := difference(manifest.corpus, _settings(config)):
         keys = "; ".join(f"{key}: made with {_shown(made)}, found {_shown(found)}" for key, made, found in differing)
         raise StoreError(f"{path}: made from other settings: {keys}; name another folder under `store`, or remove it")
+    return manifest
+
+
+def _verified(config: CorpusConfig, path: Path, progress: bool) -> Store:
+    manifest = _manifest_of(config, path)
     size = sum(facts.bytes for facts in (*manifest.files.values(), *manifest.inputs.values()))
     with bars(progress and size > LARGE) as begin:
         advance = begin(f"verifying {path.name}", size)
@@ -117,8 +142,7 @@ def _shown(value: Any) -> str:
 def _open(config: CorpusConfig) -> _Corpus:
     match config.source:
         case OriginalFiles(path=path):
-            if isinstance(config.tokenizer, TrainBpe):
-                raise DataError(f"{path}: tokenised already: tokenizer.kind must be file or hub, found train_bpe")
+            _refuse_training(config, path)
             original = originals.read_original(Path(path))
             return _Corpus(
                 tuple(original.splits),
@@ -139,12 +163,22 @@ def _open(config: CorpusConfig) -> _Corpus:
             )
 
 
+def _refuse_training(config: CorpusConfig, folder: str) -> None:
+    if isinstance(config.tokenizer, TrainBpe):
+        raise DataError(f"{folder}: tokenised already: tokenizer.kind must be file or hub, found train_bpe")
+
+
+def _check_split(config: CorpusConfig, splits: Sequence[str]) -> None:
+    """Raise DataError when a tokenizer is to be trained on a split that there is not."""
+    if isinstance(config.tokenizer, TrainBpe) and config.tokenizer.split not in splits:
+        raise DataError(f"tokenizer.split: no split {config.tokenizer.split!r}; the corpus has {', '.join(splits)}")
+
+
 def _training_texts(job: _Job) -> Iterator[str]:
     """What a tokenizer is trained on: the texts of a split that will be kept, as far as that is known before."""
     assert isinstance(job.config.tokenizer, TrainBpe)
     split = job.config.tokenizer.split
-    if split not in job.corpus.splits:
-        raise DataError(f"tokenizer.split: no split {split!r}; the corpus has {', '.join(job.corpus.splits)}")
+    _check_split(job.config, job.corpus.splits)
     room = job.config.max_documents_per_split or sys.maxsize
     for one in job.judged(split, "training the tokenizer"):
         _check(job, one)

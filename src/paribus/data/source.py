@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from paribus.data.images import Pictures, idx_files, npz_file, read_images
+from paribus.data.images import Pictures, check_images, idx_files, npz_file, read_images
 from paribus.data.permutation import permute, shuffle_key
 from paribus.data.supervised import Idx, Images, Npz, SupervisedData, SupervisedSeeds
 from paribus.data.teachers import Samples, draw, open_teacher
@@ -33,8 +33,8 @@ class Source(NamedTuple):
 
 
 def open_source(config: SupervisedData, seeds: SupervisedSeeds) -> Source:
-    """Open teachers or images. Raises DataError, with the key below `data`, for files that cannot be used and for more
-    samples than there are; MissingExtra when images need a library that is not installed."""
+    """Open teachers or images. Raises DataError, with its key, for a file that cannot be used and for more samples
+    than there are; MissingExtra when images need a library that is not installed."""
     if isinstance(config, Images):
         return _images(config, seeds.data)
     teacher = open_teacher(config, seeds.teacher)
@@ -57,6 +57,12 @@ def source_files(config: SupervisedData) -> list[Path]:
             return []
 
 
+def check_source(config: SupervisedData) -> None:
+    """Look at the files of data without reading all of them. Raises DataError, with its key, for one that cannot be used."""
+    if isinstance(config, Images):
+        check_images(config.source)
+
+
 def _fixed(num_samples: int, heldout: Samples, samples: Callable[[int], Samples], seed: int) -> Source:
     def order(epoch: int) -> NDArray[np.int32]:
         return permute(np.arange(num_samples), num_samples, shuffle_key(seed, "order of samples", epoch)).astype(
@@ -77,9 +83,9 @@ def _images(config: Images, seed: int) -> Source:
     pictures = read_images(config.source)
     count, there = config.num_samples, len(pictures.x_train)
     if config.num_heldout is not None and config.num_heldout > len(pictures.x_test):
-        raise DataError(f"num_heldout: {config.num_heldout:,}, but there are {len(pictures.x_test):,} test images")
+        raise DataError(f"data.num_heldout: {config.num_heldout:,}, but there are {len(pictures.x_test):,} test images")
     if count is not None and count > there:
-        raise DataError(f"num_samples: {count:,}, but there are {there:,} training images")
+        raise DataError(f"data.num_samples: {count:,}, but there are {there:,} training images")
     levels = _standardised(pictures.x_train)
     heldout = _samples(pictures.x_test[: config.num_heldout], pictures.y_test[: config.num_heldout], pictures, levels)
 
@@ -100,7 +106,7 @@ def stratified(labels: NDArray[np.int64], count: int, seed: int, draw: int = 0) 
     sizes = np.bincount(labels)
     shares = count // len(sizes) + (np.arange(len(sizes)) < count % len(sizes))
     if short := [f"{label} has {sizes[label]:,}" for label in np.flatnonzero(sizes < shares)]:
-        raise DataError(f"num_samples: {count:,} take {shares[0]:,} of each class, but class {', '.join(short)}")
+        raise DataError(f"data.num_samples: {count:,} take {shares[0]:,} of each class, but class {', '.join(short)}")
     chosen = []
     for label, (size, share) in enumerate(zip(sizes.tolist(), shares.tolist(), strict=True)):
         key = shuffle_key(seed, "subset of a class", draw, label)
@@ -118,7 +124,7 @@ def _standardised(x: NDArray[np.uint8]) -> NDArray[np.float32]:
     levels -= np.average(levels, weights=counts)
     deviation = np.sqrt(np.average(levels**2, weights=counts))
     if deviation == 0:
-        raise DataError("source: all pixels of the training images are the same; expected images")
+        raise DataError("data.source: all pixels of the training images are the same; expected images")
     standardised: NDArray[np.float32] = (levels / deviation).astype(np.float32)
     return standardised
 

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from paribus.config import Section
+from paribus.config import Section, parse
 from paribus.data.supervised import LinearTeacher, SupervisedData, SupervisedSeeds
-from paribus.models.config import Mlp
+from paribus.mistakes import kinds, options
+from paribus.models.config import Mlp, ModelConfig
 from paribus.run_config import Name, Paths, names_folders
 from paribus.train.jax_grid.config import GridLaunch, GridTrain, Record
 from paribus.tree import Node
@@ -53,7 +54,8 @@ class GridRun(Section):
         optimizer, found = self.train.optimizer, self.model.parameterization
         if optimizer.kind == "adam" and optimizer.layer_rates != "per_layer" and found != "mup":
             raise ValueError(
-                f"train.optimizer.layer_rates: {optimizer.layer_rates} is a choice of mup alone, found {found}"
+                f"train.optimizer.layer_rates: {optimizer.layer_rates} is a choice of mup alone, found "
+                f"model.parameterization: {found}"
             )
         return self
 
@@ -71,6 +73,18 @@ class GridRun(Section):
         return isinstance(self.data, LinearTeacher) and (self.model.depth <= 2 or self.model.activation == "linear")
 
 
+class _AnyModel(Section):
+    """The part of a run that says of which kind it is."""
+
+    model_config = ConfigDict(extra="ignore")
+    model: Annotated[ModelConfig | Mlp, Field(discriminator="kind")]
+
+
 def is_grid_run(tree: Node) -> bool:
-    """Whether the tree of a run describes one of the grid engine's: a model of kind mlp says so."""
-    return tree.get("model").get("kind").value == "mlp"
+    """Whether the tree of a run describes one of the grid engine's: a model of kind mlp says so.
+
+    Raises ConfigError when its model says of no kind: nothing else can be judged then."""
+    kind = tree.get("model").get("kind").value
+    if kind not in kinds(options(ModelConfig | Mlp)) and isinstance(tree.value, dict):
+        parse(tree, _AnyModel)
+    return kind == "mlp"

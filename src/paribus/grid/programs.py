@@ -20,10 +20,11 @@ from pydantic import Field, model_validator
 from paribus import config as configs
 from paribus import rundir
 from paribus.config import PositiveFloat, Section
-from paribus.data.source import source_files
+from paribus.data.source import check_source, source_files
 from paribus.data.supervised import Images
 from paribus.errors import ConfigError, RunError
 from paribus.grid.config import GridRun, is_grid_run
+from paribus.mistakes import told_at
 from paribus.rundir import RunDir
 from paribus.train.jax_grid.config import Adam, GridLaunch, Search
 
@@ -133,18 +134,24 @@ def look(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig | GridRun |
         return peek(path, overrides)
     if path.is_dir():
         return None
-    tree = configs.resolve(path, overrides)
+    tree = configs.resolve(path, overrides, "run")
     return configs.parse(tree, GridRun) if is_grid_run(tree) else None
 
 
 def open_program(path: Path, overrides: Sequence[str] = ()) -> Placed | None:
     """From a program's directory, or the YAML of one run of the grid engine; None for anything else.
 
-    Overrides of a directory may change where and how, and nothing else."""
+    Overrides of a directory may change where and how, and nothing else. Raises DataError, at the line that names it, for a
+    file that cannot be used."""
     if is_program(path):
         return Placed(RunDir(path), read(path, overrides))
-    tree = configs.resolve(path, overrides)
-    return place_all([configs.parse(tree, GridRun)])[0] if is_grid_run(tree) else None
+    tree = configs.resolve(path, overrides, "run")
+    if not is_grid_run(tree):
+        return None
+    run = configs.parse(tree, GridRun)
+    with told_at(tree):
+        check_source(run.data)
+    return place_all([run])[0]
 
 
 def hold(directory: RunDir, config: ProgramConfig) -> None:

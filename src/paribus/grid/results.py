@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from paribus.errors import RunError
 from paribus.grid.programs import IDS, ids_of
 from paribus.rundir import write_bytes
 
@@ -116,9 +117,12 @@ def searches(*paths: Path | str) -> pl.DataFrame:
 
 
 def programs_below(*paths: Path | str) -> list[Path]:
-    """Every program directory at or below the paths."""
+    """Every program directory at or below the paths, which exist. Raises RunError for one that does not."""
     found: dict[Path, None] = {}
     for path in map(Path, paths):
+        if not path.exists():
+            told = "expected one with programs of the grid engine, whose runs the column `id` tells apart"
+            raise RunError(f"{path}: no such folder; {told}")
         found |= dict.fromkeys(sorted(file.parent for file in path.rglob(IDS)))
     return list(found)
 

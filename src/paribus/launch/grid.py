@@ -11,9 +11,11 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from paribus.config import PositiveFloat, Section, difference, parse, resolve
-from paribus.errors import ConfigError
+from paribus.data.source import check_source
+from paribus.data.supervised import SupervisedData
+from paribus.errors import ConfigError, DataError
 from paribus.grid.config import GridRun, is_grid_run
-from paribus.mistakes import Mistake, refusal
+from paribus.mistakes import Mistake, refusal, told_at
 from paribus.run_config import RunConfig
 from paribus.tree import Change, Keys, Node, Where, did_you_mean, dotted, found, plain, planted, put_all, split, walk
 from paribus.yaml12 import changes, follow, inherit
@@ -94,18 +96,17 @@ def expand(source: Path | str | Node, overrides: Sequence[str] = ()) -> list[Any
     """Turn a sweep, from its file or as a node of a bigger one, into its runs; `overrides` hold for every run.
 
     Raises ConfigError: every mistake of every run once, at its line; a key set twice; names that are not unique."""
-    root = source if isinstance(source, Node) else resolve(source)
+    root = _root(source)
     parse(root, SweepConfig)
     given = changes(overrides)
     if mistakes := _set_twice(root, given):
         raise refusal(mistakes)
-    link = root.get("base")
-    base = inherit(link) if isinstance(link.value, dict) else follow(link)
+    base = _base(root)
     runs: list[AnyRun] = []
     lines: dict[str, None] = {}  # the runs share most mistakes
     for point in _points(root):
         try:
-            runs.append(_named(put_all(base, [*_changes(root.get("overrides")), *point, *given]), root, point))
+            runs.append(_named(_tree(base, root, point, given), root, point))
         except ConfigError as error:
             lines |= dict.fromkeys(str(error).splitlines())
     if lines:
@@ -113,6 +114,48 @@ def expand(source: Path | str | Node, overrides: Sequence[str] = ()) -> list[Any
     if mistakes := _called_alike(runs, root):
         raise refusal(mistakes)
     return runs
+
+
+def check_files(source: Path | str | Node, runs: Sequence[AnyRun], overrides: Sequence[str] = ()) -> None:
+    """Look at the files of images that the runs of a sweep name; `runs` are what `expand` made of the same.
+
+    Raises DataError: a line for each that cannot be used, at the line that names it."""
+    root, given = _root(source), changes(overrides)
+    base = _base(root)
+    seen: set[SupervisedData] = set()
+    lines: dict[str, None] = {}
+    for run, point in zip(runs, _points(root), strict=True):
+        if not isinstance(run, GridRun) or run.data in seen:
+            continue
+        seen.add(run.data)
+        try:
+            with told_at(_tree(base, root, point, given)):
+                check_source(run.data)
+        except DataError as error:
+            lines |= {str(error): None}
+    if lines:
+        raise DataError("\n".join(lines))
+
+
+def open_sweep(file: Path, overrides: Sequence[str] = ()) -> list[AnyRun]:
+    """The runs of a sweep that is to be carried out: `expand`, then `check_files`, with their errors."""
+    runs = expand(file, overrides)
+    check_files(file, runs, overrides)
+    return runs
+
+
+def _root(source: Path | str | Node) -> Node:
+    return source if isinstance(source, Node) else resolve(source, wanted="sweep")
+
+
+def _base(root: Node) -> Node:
+    link = root.get("base")
+    return inherit(link) if isinstance(link.value, dict) else follow(link)
+
+
+def _tree(base: Node, root: Node, point: list[Change], given: list[Change]) -> Node:
+    """The run at one point."""
+    return put_all(base, [*_changes(root.get("overrides")), *point, *given])
 
 
 def _changes(node: Node) -> list[Change]:

@@ -16,13 +16,16 @@ from paribus import rundir
 from paribus.config import Section
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
-from paribus.errors import ConfigError, RunError, RunFailed
+from paribus.errors import ConfigError, DataError, RunError, RunFailed
+from paribus.grid.config import GridRun
 from paribus.launch import grid, jobs, launcher
 from paribus.launch.grid import AnyRun, SweepConfig
 from paribus.report import blocks, collect
 from paribus.report.blocks import Report
 from paribus.report.page import all_figures, write_report
+from paribus.run_config import RunConfig
 from paribus.tree import did_you_mean
+from paribus.yaml12 import changes
 
 STUDIES = ("ergodic", "insertion", "batch_size")
 Runs = Mapping[str, Sequence[Path]]  # sweep -> its run directories, in the order of its points
@@ -80,9 +83,15 @@ def run_study(
     file = find(name, size)
     _refuse_plots(name, options.plots)
     config, sweeps = load(file, options)
+    refused = refusals(file, options, sweeps)
     if dry_run:
-        scripts = launcher.scripts(_all_runs(sweeps), on, max_parallel)
-        print("\n".join([*plan(config, _all_runs(sweeps)), *(f"\n{script}" for script in scripts)]))
+        runs = _all_runs({name: sweep for name, sweep in sweeps.items() if name not in refused})
+        scripts = launcher.scripts(runs, on, max_parallel)
+        for line in [*plan(config, runs), *(f"\n{script}" for script in scripts)]:
+            print(line)
+    if refused:
+        raise DataError("\n".join(refused.values()))
+    if dry_run:
         return
     if no_save:
         _tell(file, options, on, max_parallel)
@@ -170,7 +179,8 @@ def find(name: str, size: str) -> Path:
 
 def load(file: Path, options: Options = ALL) -> tuple[StudyConfig, dict[str, list[AnyRun]]]:
     """The study of a YAML, and the runs of each of its sweeps. Raises ConfigError, all mistakes at once."""
-    root = configs.resolve(file, options.overrides)
+    _refuse_settings(options.overrides)
+    root = configs.resolve(file, options.overrides, "study")
     config = configs.parse(root, StudyConfig)
     for name in options.only:
         if name not in config.sweeps:
@@ -183,6 +193,31 @@ def load(file: Path, options: Options = ALL) -> tuple[StudyConfig, dict[str, lis
             where = [f"study={config.folder}/{name}", f"paths.runs={config.runs}"]
             sweeps[name] = grid.expand(node, [*where, *options.settings])
     return config, sweeps
+
+
+def refusals(file: Path, options: Options, sweeps: Mapping[str, Sequence[AnyRun]]) -> dict[str, str]:
+    """Sweep -> which files that its runs name cannot be used, a line each; only sweeps that have some."""
+    nodes = configs.resolve(file, options.overrides, "study").at("sweeps").entries
+    refused = {}
+    for name, runs in sweeps.items():
+        try:
+            grid.check_files(nodes[name], runs, options.settings)
+        except DataError as error:
+            advice = f"the sweep {name} reads it" + f"; --only SWEEP leaves {name} out" * (len(nodes) > 1)
+            refused[name] = "\n".join(f"{line}; {advice}" for line in str(error).splitlines())
+    return refused
+
+
+def _refuse_settings(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for settings of runs among those of the study: they would be unknown keys."""
+    known = (RunConfig.model_fields | GridRun.model_fields).keys() - StudyConfig.model_fields.keys()
+    lines = [
+        f"{node.where}: {keys[0]} is a key of runs, not of the study: {shlex.join(['--set', text])} sets it in every run"
+        for text, (keys, node) in zip(overrides, changes(overrides), strict=True)
+        if keys[0] in known
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def draw(
