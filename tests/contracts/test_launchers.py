@@ -20,6 +20,8 @@ from test_sweep import coins, result, wait_for_lines
 
 from paribus import config as configs
 from paribus import experiment
+from paribus.grid import results
+from paribus.grid.config import GridRun
 from paribus.launch import launcher
 from paribus.launch.jobs import Job, SweepResult, make_jobs
 from paribus.launch.local import sweep as sweep_here
@@ -168,6 +170,50 @@ def test_a_real_run_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(place,
 def kill_after(run: RunDir, lines: int) -> None:
     """SIGKILL the process that holds a run once it has logged so many steps."""
     wait_for_lines(run.metrics_path, lines)
+    os.kill(int((run.path / ".lock").read_text().split()[1]), signal.SIGKILL)
+
+
+def portraits(folder: Path, **launch: object) -> list[GridRun]:
+    """Two programs of three runs, of which one diverges."""
+    base = {
+        "study": "portraits",
+        "data": {"kind": "polynomial"},
+        "model": {"kind": "mlp", "width": 16, "depth": 2},
+        "train": {"eta": 1, "batch_size": 4, "budget": {"steps": 100_000}},
+        "launch": {"checkpoint_every_s": 0.05} | launch,
+        "paths": {"runs": str(folder)},
+    }
+    runs = [
+        base | {"name": f"eta{eta:g}", "model": base["model"] | {"width": width}, "train": base["train"] | {"eta": eta}}
+        for width in (16, 24)
+        for eta in (0.01, 0.1, 1e3)
+    ]
+    return [configs.from_mapping(run, GridRun, "the test's run") for run in runs]
+
+
+@pytest.mark.slow
+def test_a_program_of_the_grid_engine_that_is_killed_ends_bit_for_bit_as_undisturbed_ones(place, tmp_path):
+    assert sweep_here(portraits(tmp_path / "here"), 1, progress=False).exit_code == 0
+    grid = portraits(tmp_path / "there", **{key: value for key, value in place.overrides.items() if key != "threads"})
+    first = make_jobs(grid, lambda _launch: 1, hold=False)[0].run
+    killer = threading.Thread(target=kill_after_a_checkpoint, args=(first,))
+    killer.start()
+    ended = launcher.sweep(grid, place.kind)
+    killer.join()
+    assert states(ended) == ["done", "done"]
+    here, there = (results.losses(tmp_path / name).sort("id", "step") for name in ("here", "there"))
+    assert here["loss"].to_numpy().tobytes() == there["loss"].to_numpy().tobytes()
+    assert len(here["id"].unique()) == 6
+    assert states(launcher.sweep(grid, place.kind)) == ["done", "done"]
+    assert first.log_path.read_text().count("--- ") == 2  # attempts: a second identical sweep begins none
+
+
+def kill_after_a_checkpoint(run: RunDir) -> None:
+    """SIGKILL the process that holds a program once it has written a checkpoint."""
+    end = time.monotonic() + 60
+    while not (state := run.path / "state").is_dir() or not any(state.iterdir()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
     os.kill(int((run.path / ".lock").read_text().split()[1]), signal.SIGKILL)
 
 
