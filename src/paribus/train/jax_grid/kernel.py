@@ -80,7 +80,7 @@ def train(
     Returns the lanes and the losses (num_lanes, T), each before its update; NaN where a run did not take the step. A run
     whose loss is not finite or above `limit` keeps that loss, takes no further update and ends."""
     first, start, stop = span[0], span[1], span[2]
-    over_lanes = _over_lanes(num_lanes)
+    is_alone = num_lanes == 1  # then without the axis: a plain loop over steps, in its bits and its time
 
     def one(t: Array, lanes: Lanes, scales: Scales) -> tuple[Lanes, Array]:
         batch = Chunk(chunk.x[t], chunk.y[t], tuple(z[t] for z in chunk.zs))
@@ -88,14 +88,18 @@ def train(
 
     def body(carry: tuple[Array, Lanes, Array]) -> tuple[Array, Lanes, Array]:
         t, lanes, losses = carry
-        lanes, loss = over_lanes(partial(one, t))(lanes, scales)
-        return t + 1, lanes, lax.dynamic_update_slice(losses, loss[:, None], (0, t))
+        lanes, loss = (one if is_alone else jax.vmap(one, (None, 0, 0)))(t, lanes, scales)
+        return t + 1, lanes, lax.dynamic_update_index_in_dim(losses, loss, t, -1)
 
     def goes_on(carry: tuple[Array, Lanes, Array]) -> Array:
         return (carry[0] < stop) & jnp.any(carry[1].ended < 0)
 
     losses = jnp.full((num_lanes, len(chunk.x)), jnp.nan, jnp.float32)
+    if is_alone:
+        lanes, scales, losses = jax.tree.map(lambda leaf: leaf[0], (lanes, scales, losses))
     _, lanes, losses = lax.while_loop(goes_on, body, (start, lanes, losses))
+    if is_alone:
+        lanes, losses = jax.tree.map(lambda leaf: leaf[None], (lanes, losses))
     return lanes, losses
 
 
@@ -131,16 +135,3 @@ def _directions(
     first, second = run.moments
     directions, state = adam.update(gradients, optax.ScaleByAdamState(number, first, second))
     return directions, (state.mu, state.nu)
-
-
-def _over_lanes(num_lanes: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """vmap, but for a single lane the function itself: its bits are those of a plain loop over steps."""
-    if num_lanes > 1:
-        return jax.vmap
-
-    def alone(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *trees: jax.tree.map(
-            lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], trees))
-        )
-
-    return alone
