@@ -58,11 +58,6 @@ def interval(low: float | None, high: float | None, form: str = "") -> str:
     return "" if low is None or high is None else f"[{number(low, form)}, {number(high, form)}]"
 
 
-def counted(count: int, noun: str) -> str:
-    """1 run, 2 runs, 1,000 runs."""
-    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
-
-
 def duration(seconds: float) -> str:
     """12.3 s, 4 min 05 s, 3 h 20 min."""
     if seconds < 60:

@@ -11,10 +11,10 @@ import polars as pl
 from paribus.grid import results
 from paribus.report import audits, charts, collect, losses, plots, runs
 from paribus.report.blocks import Block, Column, Details, Figure, Report, Section, Table, Tiles, Verdict, Verdicts
-from paribus.report.cells import counted
 from paribus.report.charts import Axis, Kinds
 from paribus.report.page import write_report
 from paribus.report.tables import Tables, grid_runs
+from paribus.words import counted
 
 NATS = "Loss, nats a token"
 _STEP = Axis("step", "Step", format=",")

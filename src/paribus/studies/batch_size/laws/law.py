@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from paribus.data.generators import generator
 from paribus.evals.statistics import Interval, student_quantile
-from paribus.report.cells import counted
+from paribus.words import counted
 
 State = Literal["holds", "fails", "inconclusive"]
 Floats = NDArray[np.float64]
