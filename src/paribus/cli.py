@@ -238,8 +238,9 @@ def table(
 
     `paribus table runs/batch_size -o runs.csv`"""
     from paribus.report.export import write_table
+    from paribus.words import counted
 
-    print(f"{out}: {len(write_table(paths, out, what)):,} rows")
+    print(f"{out}: {counted(len(write_table(paths, out, what)), 'row')}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from paribus.report.blocks import Column, Table
 ABSENT = "–"
 TONES = {
     "good": ("holds", "done", "determined"),
-    "bad": ("fails", "failed", "diverged"),
+    "bad": ("fails", "failed", "diverged", "unreadable"),
     "open": ("inconclusive", "running", "stopped", "interrupted", "unknown", "not determined"),
 }
 

@@ -69,5 +69,7 @@ def figures_of(sweep: str, runs: pl.DataFrame, evaluations: pl.DataFrame) -> lis
     is_map = all(is_swept(runs, key) for key in (GAMMA, BATCH, WIDTH))
     by_batch = BY_BATCH if runs[BATCH].n_unique() > 1 else ()
     figures = plots.plot(Tables(runs, losses, evaluations), [*(OVER_ETA if is_map else ()), "coordinate_check"])
-    figures += plots.plot(Tables(first, losses, evaluations), [*by_batch, "catapults"])
+    curves = plots.plot(Tables(first, losses, evaluations), [*by_batch, "catapults"])
+    about = "" if len(first) == len(runs) else " Of the first seed alone."
+    figures += [figure._replace(caption=f"{figure.caption}{about}") for figure in curves]
     return [figure._replace(name=f"{figure.name}-{sweep}") for figure in figures]
