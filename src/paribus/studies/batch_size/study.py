@@ -54,7 +54,7 @@ def law_blocks(held: Sequence[Law]) -> list[Block]:
         return ["No sweep of these runs varies what a law is about."]
     caption = (
         "A law holds where the whole interval lies within its bounds, fails where it misses them, and is inconclusive"
-        " else. Intervals: Student's, about a bootstrap over replicate seeds, or over residuals where there is one seed."
+        " else. Intervals: Student's, about a bootstrap over replicate seeds; one seed has none, and decides nothing."
     )
     return [laws_table([law._asdict() for law in held], caption)]
 
