@@ -1,0 +1,37 @@
+"""`paribus prepare`: what a file asks to have prepared, a corpus or zips of images, and what a person is told of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from paribus import config as configs
+from paribus.data.config import CorpusConfig
+from paribus.data.supervised import ImageZips
+
+
+def prepare_file(file: Path, overrides: Sequence[str] = (), dry_run: bool = False) -> list[str]:
+    """Prepare what CORPUS.yaml or ZIPS.yaml describes, or verify what is there; with `dry_run` only say what was understood.
+
+    Returns lines: what is there now, and the next command. Raises ConfigError, DataError and StoreError."""
+    tree = configs.resolve(file, overrides)
+    is_images = "kind" in tree.entries  # a corpus has none
+    config = configs.parse(tree, ImageZips) if is_images else configs.parse(tree, CorpusConfig)
+    if dry_run:
+        return configs.dump(config).removesuffix("\n").split("\n")
+    return _images(config) if isinstance(config, ImageZips) else _corpus(config)
+
+
+def _images(config: ImageZips) -> list[str]:
+    from paribus.data.image_zips import prepare_images
+
+    file, manifest = prepare_images(config)
+    facts = f"{manifest.num_train:,} training and {manifest.num_test:,} test images, {manifest.file.sha256[:12]}"
+    run = f"data.kind=images data.source.kind=npz data.source.file={file}"
+    return [f"{file}: {facts}", f"next: paribus train RUN.yaml {run}"]
+
+
+def _corpus(config: CorpusConfig) -> list[str]:
+    from paribus.data.prepare import prepare
+
+    store = prepare(config)
+    facts = f"{len(store.documents.id):,} documents, {store.num_tokens:,} tokens, {store.fingerprint[:12]}"
+    return [f"{store.path}: {facts}", f"next: paribus train RUN.yaml data.store={store.path}"]
