@@ -3,6 +3,8 @@
 python scripts/make_config_reference.py"""
 
 import re
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -78,31 +80,40 @@ A model of kind `mlp` makes a run one of the grid engine's. Those of a sweep tha
 `model.gamma` are one program: compiled once, trained side by side, in one directory.
 """
 
-PARTS: list[tuple[str, str, type[BaseModel]]] = [
-    ("A run: `paribus train RUN.yaml`", "", RunConfig),
-    ("A run of the grid engine: `paribus train RUN.yaml`", GRID, GridRun),
-    ("A sweep: `paribus sweep SWEEP.yaml`", SWEEP, SweepConfig),
-    ("A corpus: `paribus prepare CORPUS.yaml`", "", CorpusConfig),
-    ("Zips of images: `paribus prepare ZIPS.yaml`", "", ImageZips),
+# title, what to say first, what tells a heading from the same one of an earlier part, schema
+PARTS: list[tuple[str, str, str, type[BaseModel]]] = [
+    ("A run: `paribus train RUN.yaml`", "", "run", RunConfig),
+    ("A run of the grid engine: `paribus train RUN.yaml`", GRID, "grid engine", GridRun),
+    ("A sweep: `paribus sweep SWEEP.yaml`", SWEEP, "sweep", SweepConfig),
+    ("A corpus: `paribus prepare CORPUS.yaml`", "", "corpus", CorpusConfig),
+    ("Zips of images: `paribus prepare ZIPS.yaml`", "", "zips", ImageZips),
 ]
 
 
 def reference() -> str:
     """The whole page."""
     blocks = [INTRODUCTION]
-    for title, about, schema in PARTS:
-        blocks += [f"## {title}\n", about, *_section(schema, "", {})]
+    taken: set[str] = set()
+    for title, about, part, schema in PARTS:
+        seen: dict[type, str] = {}
+        blocks += [f"## {title}\n", about, *_section(schema, "", seen, partial(_free, part=part, taken=taken))]
+        taken |= set(seen.values())
     return "\n".join(block for block in blocks if block)
 
 
-def _section(schema: type[BaseModel], path: str, seen: dict[type, str]) -> list[str]:
-    """The table of a section, then those of the sections under it; `seen` holds the headings already written."""
-    heading = f"{path}: kind {_kind(schema)}" if _kind(schema) else path
+def _free(heading: str, part: str, taken: Collection[str]) -> str:
+    """The heading, with the part behind it where an earlier part has the same: its anchor would lead there."""
+    return f"{heading} ({part})" if heading in taken else heading
+
+
+def _section(schema: type[BaseModel], path: str, seen: dict[type, str], free: Callable[[str], str]) -> list[str]:
+    """The table of a section, then those of the sections under it; `seen` holds the headings of this part."""
+    heading = free(f"{path}: kind {_kind(schema)}" if _kind(schema) else path)
     seen[schema] = heading
     inner = []
     for key, field in schema.model_fields.items():
         for below, place in _sections(field, f"{path}.{key}".lstrip(".")):
-            inner += [] if below in seen else _section(below, place, seen)
+            inner += [] if below in seen else _section(below, place, seen, free)
     rows = [_row(key, field, seen) for key, field in schema.model_fields.items() if key != "kind"]
     block = [f"### {heading}", ""] if path else []
     block += [" ".join((schema.__doc__ or "").split()), ""] if schema.__doc__ else []

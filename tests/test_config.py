@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -203,3 +204,20 @@ def test_the_config_reference_is_what_its_script_writes():
     spec.loader.exec_module(script)
     written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     assert written == script.reference(), "run `python scripts/make_config_reference.py` and commit docs/config.md"
+
+
+def test_every_link_to_a_heading_of_the_reference_leads_to_one_heading():
+    """The anchors are those that GitHub makes: of two equal headings all links would lead to the first."""
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^##+ (.*)$", page, re.MULTILINE)
+    anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert len(anchors) == len(set(anchors)), sorted({one for one in anchors if anchors.count(one) > 1})
+    links = set(re.findall(r"\]\(#([^)]*)\)", page))
+    for other in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        links |= set(re.findall(r"config\.md#([^)\s]*)\)", other.read_text(encoding="utf-8")))
+    assert links <= set(anchors), links - set(anchors)
+    rows = page[page.index("## A run of the grid engine") :]
+    assert "| `train` | [train (grid engine)](#train-grid-engine) |" in rows
+    assert "`eta`" in rows[rows.index("### train (grid engine)") :].split("###")[1], (
+        "the section that the link promises"
+    )

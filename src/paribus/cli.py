@@ -2,14 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from paribus.errors import ParibusError
-
-if TYPE_CHECKING:
-    from paribus.config import Section
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,32 +63,9 @@ def prepare(corpus: Path, overrides: Overrides = None, dry_run: DryRun = False) 
     """Turn the documents of CORPUS.yaml into a token store, or zips of images (`kind: image_zips`) into an .npz.
 
     What is there already is verified. `paribus prepare examples/corpus.yaml tokenizer.vocab_size=8192`"""
-    from paribus import config as configs
-    from paribus.data import image_zips
-    from paribus.data import prepare as corpora
-    from paribus.data.config import CorpusConfig
-    from paribus.data.supervised import ImageZips
-    from paribus.mistakes import told_at
+    from paribus.data.preparation import prepare_file
 
-    tree = configs.resolve(corpus, overrides or [], "corpus")
-    is_images = "kind" in tree.entries  # a corpus has none
-    config = configs.parse(tree, ImageZips) if is_images else configs.parse(tree, CorpusConfig)
-    with told_at(tree):
-        if dry_run:
-            image_zips.check(config) if isinstance(config, ImageZips) else corpora.check(config)
-            print(configs.dump(config), end="")
-        elif isinstance(config, ImageZips):
-            file, manifest = image_zips.prepare_images(config)
-            facts = (
-                f"{manifest.num_train:,} training and {manifest.num_test:,} test images, {manifest.file.sha256[:12]}"
-            )
-            print(f"{file}: {facts}")
-            print(f"next: paribus train RUN.yaml data.kind=images data.source.kind=npz data.source.file={file}")
-        else:
-            store = corpora.prepare(config)
-            facts = f"{len(store.documents.id):,} documents, {store.num_tokens:,} tokens, {store.fingerprint[:12]}"
-            print(f"{store.path}: {facts}")
-            print(f"next: paribus train RUN.yaml data.store={store.path}")
+    print("\n".join(prepare_file(corpus, overrides or [], dry_run)))
 
 
 @app.command()
@@ -241,8 +215,9 @@ def table(
 
     `paribus table runs/batch_size -o runs.csv`"""
     from paribus.report.export import write_table
+    from paribus.words import counted
 
-    print(f"{out}: {len(write_table(paths, out, what)):,} rows")
+    print(f"{out}: {counted(len(write_table(paths, out, what)), 'row')}")
 
 
 @app.command()
@@ -308,28 +283,9 @@ def show(
     """Print a run's resolved config, or the keys in which two runs differ.
 
     `paribus show a.yaml b.yaml` or `paribus show runs/ergodic/k4-seed0-1a2b3c4d train.optimizer.lr=1e-3`"""
-    from paribus import config as configs
-    from paribus.errors import ConfigError
+    from paribus.comparison import shown
 
-    overrides = [word for word in rest or [] if "=" in word]
-    others = [Path(word) for word in rest or [] if "=" not in word]
-    if len(others) > 1:
-        raise ConfigError(f"show: two runs can be compared, found {len(others) + 1}")
-    one = _any_config(run, overrides)
-    if not others:
-        print(configs.dump(one), end="")
-        return
-    two = _any_config(others[0], overrides)
-    differing = configs.difference(one.model_dump(mode="json"), two.model_dump(mode="json"))
-    print("\n".join(f"{key}: {a} | {b}" for key, a, b in differing) or "no key differs")
-
-
-def _any_config(path: Path, overrides: list[str]) -> "Section":
-    """The config of a run of either kind, or of a program of the grid engine."""
-    from paribus import experiment
-    from paribus.grid import programs
-
-    return programs.look(path, overrides) or experiment.read(path, overrides)
+    print("\n".join(shown(run, rest or [])))
 
 
 @app.command()
@@ -367,25 +323,10 @@ def push(
     """Upload a store or a run directory to S3: all or nothing, verified, resumable. Or one checkpoint to the hub.
 
     `paribus push runs/small/k4-1a2b3c4d s3://bucket/k4` or `paribus push runs/small/k4-1a2b3c4d hf://me/k4 --step 500`"""
-    from paribus import remote
-    from paribus.data.store import MANIFEST, open_store
-    from paribus.errors import ConfigError
+    from paribus import upload
 
-    if url.startswith("hf://"):
-        from paribus import hub
-        from paribus.rundir import RunDir
-
-        if endpoint_url is not None or delete_local:
-            raise ConfigError(f"{url}: --endpoint-url and --delete-local are for s3:// only")
-        pushed = hub.push_model(RunDir(folder), url, step=step, private=private)
-        print(f"{pushed.line()}\nnext: a run with `model: {{kind: pretrained, path: {pushed.repository}}}`")
-        return
-    if step is not None or private:
-        raise ConfigError(f"{url}: --step and --private are for hf:// only")
-    if (folder / MANIFEST).is_file():
-        open_store(folder, verify=True)
-    print(remote.push(folder, url, endpoint_url=endpoint_url, delete_local=delete_local).line())
-    print(f"next: paribus pull {url} FOLDER")
+    done = upload.push(folder, url, endpoint_url=endpoint_url, delete_local=delete_local, step=step, private=private)
+    print("\n".join(done))
 
 
 @app.command()

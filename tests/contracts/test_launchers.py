@@ -112,6 +112,7 @@ def test_a_signal_lets_every_run_checkpoint_and_the_next_sweep_goes_on(number, p
     assert (output, sweep.returncode) == ("3 runs: 0 done, 3 stopped\n", 128 + number), errors
     for job in active:
         assert job.run.status()["state"] == "stopped"
+        assert job.run.status()["reason"].startswith(f"{number.name} after step "), "as the person stopped it"
         assert not job.run.is_locked()
         assert attempts(job.run) == ["begin", "end"]
     again = place.run(place.jobs(tmp_path, *names))

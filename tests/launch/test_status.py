@@ -129,3 +129,18 @@ def read_until(file: int, text: str, timeout_s: float = 20.0) -> None:
 )
 def test_durations_round_to_two_units(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_directory_that_cannot_be_read_is_shown_with_the_reason_and_never_named_as_next(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    make(tmp_path, "broken-00000000", "done").config_path.write_text("study: [a\n")
+    make(tmp_path, "lost-00000000", "failed", "no space").config_path.unlink()
+    make(tmp_path, "k4-00000000", "done", step=100)
+    show_status([tmp_path])
+    shown = capsys.readouterr().out
+    assert "2 unreadable, 1 done" in shown
+    assert "config.yaml is missing; bring it back as it was" in shown
+    assert "config.yaml: not valid YAML" in shown
+    assert shown.splitlines()[-1] == f"next: paribus report {tmp_path}"

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from paribus.report.blocks import Column, Table
-from paribus.report.cells import counted, duration, heads, interval, number, rows
+from paribus.report.cells import duration, heads, interval, number, rows
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,6 @@ def test_durations_carry_over(seconds: float, text: str):
 def test_a_limit_that_the_data_cannot_give_leaves_no_interval():
     assert interval(-0.129, 0.745, "+.2f") == "[−0.13, +0.74]"
     assert interval(None, 1.0) == interval(0.5, None) == ""
-
-
-def test_one_is_singular():
-    assert [counted(n, "run") for n in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
 
 
 def test_a_cell_keeps_the_full_value_behind_the_rounded_one():

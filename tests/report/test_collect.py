@@ -9,6 +9,7 @@ import pytest
 from fabricate import Fabricated, fabricate
 
 from paribus import config
+from paribus.directories import read_config
 from paribus.errors import RunError
 from paribus.evals.results import write_result
 from paribus.report import collect
@@ -75,7 +76,7 @@ def test_config_columns_are_the_resolved_config(table: pl.DataFrame):
 
 def test_the_fast_reading_of_a_config_agrees_with_the_loader(runs: Path):
     for run in collect.find_runs(runs):
-        assert collect._read_config(RunDir(run)) == plain(config.resolve(run / "config.yaml"))
+        assert read_config(RunDir(run)) == plain(config.resolve(run / "config.yaml"))
 
 
 def test_a_dollar_in_a_config_is_read_as_the_loader_reads_it(tmp_path: Path):

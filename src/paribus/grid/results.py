@@ -90,7 +90,7 @@ def read_parts(program: Path, kind: str) -> pl.DataFrame:
     """All parts of a kind, in the order in which they were written."""
     paths = sorted((program / "results").glob(f"{kind}-*.parquet"))
     schema = LOSSES if kind == "losses" else EVALUATIONS
-    return pl.concat([pl.read_parquet(path) for path in paths]) if paths else pl.DataFrame(schema=schema)
+    return pl.concat([_read(path) for path in paths]) if paths else pl.DataFrame(schema=schema)
 
 
 def read_runs(program: Path) -> pl.DataFrame:
@@ -105,7 +105,16 @@ def read_searches(program: Path) -> pl.DataFrame:
 
 def _table(program: Path, name: str) -> pl.DataFrame:
     path = program / "results" / f"{name}.parquet"
-    return pl.read_parquet(path) if path.exists() else pl.DataFrame()
+    return _read(path) if path.exists() else pl.DataFrame()
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """Raises RunError for a file that is no Parquet file, or one with a damaged part."""
+    try:
+        return pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        why = " ".join(str(error).split())
+        raise RunError(f"{path}: damaged ({why}); bring it back as it was, or train its program again") from error
 
 
 def searches(*paths: Path | str) -> pl.DataFrame:

@@ -34,6 +34,7 @@ from paribus.rundir import RunDir
 from paribus.train.jax_grid.extra import require_jax
 from paribus.train.jax_grid.state import State, from_numpy, to_numpy
 from paribus.train.signals import Interrupts
+from paribus.words import counted
 
 if TYPE_CHECKING:
     from paribus.train.jax_grid.problem import Problem
@@ -55,11 +56,11 @@ def plan(directory: RunDir, config: ProgramConfig) -> list[str]:
     schedule = schedule_of(config.run, open_source(config.run.data, config.run.seeds))
     state = "done" if directory.is_done else directory.status().get("state", "new")
     etas, size = config.points.etas, config.run.train.batch_size
-    each = f"{len(set(etas)):,} etas" if isinstance(etas, list) else f"etas by {etas.kind.replace('_', ' ')}"
+    each = counted(len(set(etas)), "eta") if isinstance(etas, list) else f"etas by {etas.kind.replace('_', ' ')}"
     return [
         f"{directory.path} ({state})",
-        f"  {len(config):,} runs: {len(set(config.points.gammas)):,} gammas, {each}; "
-        f"{schedule.num_steps:,} steps of {size:,} samples each",
+        f"  {counted(len(config), 'run')}: {counted(len(set(config.points.gammas)), 'gamma')}, {each}; "
+        f"{counted(schedule.num_steps, 'step')} of {counted(size, 'sample')} each",
     ]
 
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from paribus.launch.jobs import SweepResult, log_tail
+from paribus.launch.jobs import Ending, SweepResult, log_tail
 from paribus.launch.status import duration, view
 from paribus.rundir import RunDir
 
@@ -48,15 +48,20 @@ class Display:
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)
 
-    def ended(self, run: RunDir, state: str, reason: str, seconds: float) -> None:
-        """A run left the sweep."""
-        self._ended += 1
+    def ended(self, ending: Ending) -> None:
+        """A run, or a program of many, left the sweep."""
+        run, state, reason, seconds, num_runs = ending
+        self._ended += num_runs
         look = view(run)
+        programs = f" ({num_runs:,} runs)" if num_runs > 1 else ""
         facts = [f"step {look.position}"] if look.position else []
         facts += [f"loss {look.loss:.4f}"] if look.loss is not None else []
         facts += [duration(seconds)] if seconds else ["already"] if state == "done" else []
         facts += [reason] if reason and state != "done" else []
-        self.say(f"[{self._ended}/{self._num_runs}] {run.path.name}: {state}" + "".join(f", {fact}" for fact in facts))
+        self.say(
+            f"[{self._ended}/{self._num_runs}] {run.path.name}{programs}: {state}"
+            + "".join(f", {fact}" for fact in facts)
+        )
         if self._bars:
             if run.path.name in self._tasks:
                 self._bars.remove_task(self._tasks.pop(run.path.name))

@@ -19,6 +19,7 @@ from paribus.rundir import RunDir
 from paribus.train.cluster import RayConfig, SlurmConfig
 from paribus.train.config import LaunchConfig
 from paribus.train.jax_grid.config import GridLaunch
+from paribus.words import counted
 
 AnyLaunch = LaunchConfig | GridLaunch
 
@@ -44,6 +45,7 @@ class Job(NamedTuple):
     gpus: int = 0
     slurm: SlurmConfig = SlurmConfig()  # what it asks of a cluster; its own cpus and gpus overrule those above
     ray: RayConfig = RayConfig()
+    num_runs: int = 1  # of a program of the grid engine, which is many runs in one directory
 
 
 class Ending(NamedTuple):
@@ -53,6 +55,7 @@ class Ending(NamedTuple):
     state: Literal["done", "failed", "diverged", "stopped"]
     reason: str = ""
     seconds: float = 0.0  # that this launcher spent on it; 0 for a run that was done already
+    num_runs: int = 1
 
 
 class SweepResult(NamedTuple):
@@ -70,12 +73,18 @@ class SweepResult(NamedTuple):
         return 0 if len(self.of("done")) == len(self.endings) else 1
 
     def line(self) -> str:
-        """`12 runs: 10 done (4 already), 1 failed, 1 stopped`"""
-        done = self.of("done")
-        already = sum(ending.seconds == 0 for ending in done)
-        parts = [f"{len(done)} done" + (f" ({already} already)" if already else "")]
-        parts += [f"{len(self.of(state))} {state}" for state in ("failed", "diverged", "stopped") if self.of(state)]
-        return f"{len(self.endings)} run{'s' * (len(self.endings) != 1)}: {', '.join(parts)}"
+        """`12 runs: 10 done (4 already), 1 failed, 1 stopped`; `429 runs in 26 directories: 429 done` of programs."""
+        counts = {state: _num_runs(self.of(state)) for state in ("done", "failed", "diverged", "stopped")}
+        already = _num_runs([ending for ending in self.of("done") if ending.seconds == 0])
+        parts = [f"{counts.pop('done'):,} done" + (f" ({already:,} already)" if already else "")]
+        parts += [f"{count:,} {state}" for state, count in counts.items() if count]
+        runs, places = _num_runs(self.endings), len(self.endings)
+        where = "" if runs == places else f" in {places:,} {'directory' if places == 1 else 'directories'}"
+        return f"{counted(runs, 'run')}{where}: {', '.join(parts)}"
+
+
+def _num_runs(endings: Sequence[Ending]) -> int:
+    return sum(ending.num_runs for ending in endings)
 
 
 def directories(configs: Sequence[AnyRun]) -> list[RunDir]:
@@ -113,7 +122,8 @@ def make_jobs(configs: Sequence[AnyRun], share: Callable[[AnyLaunch], int], *, h
             programs.hold(*placed)
         launch, runs = placed.config.run.launch, len(placed.config)
         threads = launch.devices or min(share(launch), runs)
-        jobs[placed.directory.path] = job_of(placed.directory, launch)._replace(threads=threads, cpus=threads)
+        job = job_of(placed.directory, launch)._replace(num_runs=runs, threads=threads, cpus=threads)
+        jobs[placed.directory.path] = job
     for config in configs:
         if isinstance(config, RunConfig):
             run = experiment.place(config)

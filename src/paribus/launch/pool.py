@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from paribus.errors import RunError
 from paribus.launch.display import Display
 from paribus.launch.jobs import Ending, Job, SweepResult, log_tail
+from paribus.rundir import RunDir
 from paribus.train.signals import Interrupts
 
 MAX_KILLS = 2  # a run that is killed, say for memory, is begun again once
@@ -46,7 +47,7 @@ class Workers(Protocol):
 
 def carry_out(jobs: Sequence[Job], workers: Workers, max_parallel: int, progress: bool) -> SweepResult:
     """Carry out the jobs, `max_parallel` of them at a time, and close the workers."""
-    with Interrupts() as interrupts, Display(len(jobs), is_on=progress) as display:
+    with Interrupts() as interrupts, Display(sum(job.num_runs for job in jobs), is_on=progress) as display:
         pool = _Pool(jobs, max_parallel, workers, display)
         try:
             while not pool.is_empty:
@@ -81,7 +82,11 @@ class _Pool:
         self._seconds: dict[str, float] = {}
         self._max_parallel, self._workers, self._display = max_parallel, workers, display
         self.endings: dict[str, Ending] = {}
-        self.is_stopping = False
+        self._stopped_by: signal.Signals | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopped_by is not None
 
     @property
     def is_empty(self) -> bool:
@@ -126,7 +131,7 @@ class _Pool:
 
     def stop(self, number: signal.Signals) -> None:
         """Ask the active ones to checkpoint and stop, unless they may go on without us; begin nothing more."""
-        self.is_stopping = True
+        self._stopped_by = number
         place = self._workers.outlived_by
         question = f"Cancel the {len(self._active)} jobs in {place}, each after a checkpoint?"
         if place and self._active and number == signal.SIGINT and not self._display.confirms(question):
@@ -151,7 +156,7 @@ class _Pool:
         if run.is_done:
             self._end(job, "done")
         elif self.is_stopping:
-            self._end(job, "stopped", status.get("reason", "") if status.get("state") == "stopped" else "")
+            self._end(job, "stopped", self._reason(run, status) if status.get("state") == "stopped" else "")
         elif run.is_locked():
             self._leave(job)
         elif status.get("state") == "stopped":
@@ -163,6 +168,20 @@ class _Pool:
         else:
             last = log_tail(run, 1)
             self._fail(job, f"exit code {code}: {last[0] if last else 'nothing was said'}")
+
+    def _reason(self, run: RunDir, status: Mapping[str, Any]) -> str:
+        """Why a run stopped, by the signal that this process got: the commands are sent SIGTERM, whichever it was.
+
+        The run's status is put right too, unless another process has taken the run meanwhile."""
+        assert self._stopped_by is not None
+        told = str(status["reason"])
+        reason = told.replace(signal.SIGTERM.name, self._stopped_by.name)
+        if reason != told:
+            with contextlib.suppress(RunError), run.lock():
+                if run.status() == status:
+                    facts = {key: value for key, value in status.items() if key not in ("state", "reason", "updated")}
+                    run.set_status("stopped", reason, **facts)
+        return reason
 
     def _retry(self, job: Job, name: str) -> None:
         """Begin a killed run again, or give it up."""
@@ -189,8 +208,9 @@ class _Pool:
 
     def _end(self, job: Job, state: str, reason: str = "") -> None:
         seconds = self._seconds.get(str(job.run.path), 0.0)
-        self.endings[str(job.run.path)] = Ending(job.run, state, reason, seconds)  # type: ignore[arg-type]
-        self._display.ended(job.run, state, reason, seconds)
+        ending = Ending(job.run, state, reason, seconds, job.num_runs)  # type: ignore[arg-type]
+        self.endings[str(job.run.path)] = ending
+        self._display.ended(ending)
 
 
 def started(job: Job) -> str:

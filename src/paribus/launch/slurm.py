@@ -24,6 +24,7 @@ from paribus.launch.jobs import Job, SweepResult, log_tail
 from paribus.launch.pool import CANCELLED, KILLED, carry_out
 from paribus.rundir import RunDir, write_json
 from paribus.train.cluster import SlurmConfig
+from paribus.words import counted
 
 POLL_S = 5.0  # one squeue for the whole sweep
 ADOPTION_POLLS = 3  # unanswered ones before a sweep gives up on a run that may be queued
@@ -218,7 +219,7 @@ class _Queue:
                 self._jobs[str(job.run.path)] = job, _Place(name, task, _folder(group[0].run, name))
             self._known.add(name)
             self._unseen.add(number)
-            lines.append(f"array {number} of {len(group)} job{'s' * (len(group) != 1)} submitted: {name}")
+            lines.append(f"array {number} of {counted(len(group), 'job')} submitted: {name}")
         self._last_poll = time.monotonic()
         return lines
 

@@ -2,10 +2,9 @@
 
 import json
 import os
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,21 +13,28 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from paribus import directories
 from paribus.errors import ConfigError, RunError
 from paribus.evals.results import failures
 from paribus.rundir import RunDir
 
 _TAIL_BYTES = 1 << 14  # of metrics.jsonl and timings.jsonl: some dozens of lines
-_RUN_NAME = re.compile(r".+-[0-9a-f]{8}")
 _REFRESH_S = 1.0
-_STYLES = {"running": "bold green", "done": "green", "failed": "red", "diverged": "red", "interrupted": "yellow"}
+_STYLES = {
+    "running": "bold green",
+    "done": "green",
+    "failed": "red",
+    "diverged": "red",
+    "unreadable": "red",
+    "interrupted": "yellow",
+}
 
 
 class View(NamedTuple):
     """A run as its files show it."""
 
     path: str
-    state: Literal["waiting", "running", "done", "stopped", "interrupted", "failed", "diverged"]
+    state: Literal["waiting", "running", "done", "stopped", "interrupted", "failed", "diverged", "unreadable"]
     reason: str
     step: int | None
     num_steps: int | None
@@ -41,6 +47,13 @@ class View(NamedTuple):
     @property
     def position(self) -> str:
         return "" if self.step is None else f"{self.step:,}" + (f"/{self.num_steps:,}" if self.num_steps else "")
+
+
+def look(run: RunDir) -> View:
+    """`view` of a run whose files can be read; of another what is wrong with them."""
+    if why := directories.trouble(run.path):
+        return View(str(run.path), directories.UNREADABLE, why, None, None, None, None, None)
+    return view(run)
 
 
 def view(run: RunDir) -> View:
@@ -66,7 +79,7 @@ def find_runs(paths: Sequence[Path]) -> list[RunDir]:
     """The run directories at or below the paths, begun or waiting, k2 before k11. Raises RunError for a path without any."""
     found: dict[Path, None] = {}
     for path in paths:
-        below = dict.fromkeys(_run_directories(path))
+        below = dict.fromkeys(directories.below(path, waiting=True))
         if not below:
             raise RunError(f"{path}: no run directory here; `paribus train` and `paribus sweep` make them")
         found |= below
@@ -78,18 +91,18 @@ def show_status(paths: Sequence[Path], watch: bool = False, as_json: bool = Fals
     if watch and as_json:
         raise ConfigError("--watch and --json exclude each other; call `paribus status --json` as often as needed")
     if as_json:
-        print(json.dumps([view(run)._asdict() for run in find_runs(paths)], indent=1))
+        print(json.dumps([look(run)._asdict() for run in find_runs(paths)], indent=1))
         return
     console = Console()
     if not watch:
-        views = [view(run) for run in find_runs(paths)]
+        views = [look(run) for run in find_runs(paths)]
         console.print(table(views))
         console.print(f"next: {_next(views, paths)}", soft_wrap=True, highlight=False)
         return
     try:
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(table([view(run) for run in find_runs(paths)]), refresh=True)
+                live.update(table([look(run) for run in find_runs(paths)]), refresh=True)
                 time.sleep(_REFRESH_S)
     except KeyboardInterrupt:
         return
@@ -139,26 +152,13 @@ def duration(seconds: float | None) -> str:
 
 
 def _next(views: Sequence[View], paths: Sequence[Path]) -> str:
-    left = [view for view in views if view.state not in ("done", "running")]
+    left = [view for view in views if view.state not in ("done", "running", "unreadable")]
     return f"paribus train {left[0].path}" if left else f"paribus report {' '.join(map(str, paths))}"
 
 
 def _common(views: Sequence[View]) -> str:
     """The folder in which all of them lie."""
     return os.path.commonpath([str(Path(view.path).parent) for view in views]) or "."
-
-
-def _run_directories(path: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(path):
-        begun = "metrics.jsonl" in files or "STATUS.json" in files
-        if "config.yaml" in files and (begun or _RUN_NAME.fullmatch(Path(folder).resolve().name)):
-            yield Path(folder)
-            names.clear()
-        names[:] = sorted((name for name in names if not name.startswith(".")), key=_natural)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _age_s(run: RunDir) -> float | None:

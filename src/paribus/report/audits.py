@@ -8,7 +8,8 @@ import polars as pl
 
 from paribus.report import collect
 from paribus.report.blocks import Block, Column, Details, Section, Table, Verdict, Verdicts
-from paribus.report.cells import counted, number
+from paribus.report.cells import number
+from paribus.words import counted
 
 _TEXT = 160  # characters of a span that a table shows; the JSON lines of `paribus audit -o` have all of them
 _SPAN = [

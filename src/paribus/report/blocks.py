@@ -12,6 +12,7 @@ class Figure(NamedTuple):
     chart: alt.Chart
     title: str = ""
     caption: str = ""
+    runs: Sequence[str] = ()  # ids of the runs that it shows, where it was drawn from a table of runs
 
 
 class Column(NamedTuple):

@@ -8,7 +8,7 @@ from paribus.report.blocks import Column, Table
 ABSENT = "–"
 TONES = {
     "good": ("holds", "done", "determined"),
-    "bad": ("fails", "failed", "diverged"),
+    "bad": ("fails", "failed", "diverged", "unreadable"),
     "open": ("inconclusive", "running", "stopped", "interrupted", "unknown", "not determined"),
 }
 
@@ -56,11 +56,6 @@ def number(value: float, form: str = "") -> str:
 def interval(low: float | None, high: float | None, form: str = "") -> str:
     """[low, high]; empty where the data gave no limits."""
     return "" if low is None or high is None else f"[{number(low, form)}, {number(high, form)}]"
-
-
-def counted(count: int, noun: str) -> str:
-    """1 run, 2 runs, 1,000 runs."""
-    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -2,22 +2,20 @@
 
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-import yaml
 
-from paribus import config as configs
+from paribus.directories import UNREADABLE, below, read_config, trouble
 from paribus.errors import RunError
 from paribus.evals.results import failures, result_path
 from paribus.grid.programs import ids_of, is_program, peek
 from paribus.grid.results import read_runs
 from paribus.rundir import RunDir, identity
-from paribus.tree import dotted, plain
+from paribus.tree import dotted
 
 _TAIL_BYTES = 1 << 13  # of metrics.jsonl, where the last line of training is looked for first
 # columns that are neither config nor measurement
@@ -31,12 +29,12 @@ def find_runs(*paths: Path | str) -> list[Path]:
     Raises RunError for a path that holds none."""
     found: dict[Path, None] = {}
     for path in map(Path, paths):
-        below = list(_run_directories(path))
-        if not below:
+        there = list(below(path))
+        if not there:
             raise RunError(
                 f"{path}: no run directory here; one holds config.yaml and metrics.jsonl, `paribus train` makes it"
             )
-        found.update(dict.fromkeys(below))
+        found.update(dict.fromkeys(there))
     return list(found)
 
 
@@ -47,8 +45,13 @@ def load_runs(*paths: Path | str) -> pl.DataFrame:
     its dotted name; then what was measured, with slashes: `final/METRIC`, the last value of a training metric;
     `evaluation/NAME/METRIC`, of the newest evaluation; `data/FACT`, what the run reads (unique_tokens, total_tokens,
     passes ...); `time/ACTIVITY` and `time/total_s`, its seconds; `provenance/FACT`. What a run does not have is null.
+    A directory whose files are damaged or missing is a row too, of the state `unreadable` with the reason.
     Raises RunError for a path that holds no run."""
-    rows = [row for path in find_runs(*paths) for row in (_program_rows(path) if is_program(path) else [_row(path)])]
+    return table_of([row for path in find_runs(*paths) for row in _rows(path)])
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """A table with every key of any row as a column; null where a row lacks it, text where kinds are mixed."""
     keys = dict.fromkeys(key for row in rows for key in row)
     return pl.DataFrame([_column(key, [row.get(key) for row in rows]) for key in keys])
 
@@ -145,22 +148,21 @@ def _flat(mapping: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tu
             yield (*keys, key), value
 
 
-def _run_directories(path: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(path):
-        if "config.yaml" in files and ("metrics.jsonl" in files or "STATUS.json" in files):
-            yield Path(folder)
-            names.clear()
-        names[:] = sorted((name for name in names if not name.startswith(".")), key=_natural)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """k2 before k11."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one run directory: one a run of a program."""
+    if why := trouble(path):
+        suffix = re.search(r"-([0-9a-f]{8})$", path.name)
+        facts = {"state": UNREADABLE, "reason": why, "path": str(path), "failures": None}
+        yield {"id": suffix[1] if suffix else path.name, "name": path.name, "study": None, **facts}
+    elif is_program(path):
+        yield from _program_rows(path)
+    else:
+        yield _row(path)
 
 
 def _row(path: Path) -> dict[str, Any]:
     run = RunDir(path)
-    config = _read_config(run)
+    config = read_config(run)
     status = _status(run)
     tail = _read_tail(run.metrics_path)
     suffix = re.search(r"-([0-9a-f]{8})$", path.name)
@@ -223,14 +225,6 @@ def _origin(record: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(short.get("commit"), str):
         short["commit"] = short["commit"][:12]
     return {key: short[key] for key in ORIGIN if key in short} | {"attempts": len(attempts)}
-
-
-def _read_config(run: RunDir) -> dict[str, Any]:
-    """The resolved config. What `config.dump` wrote is plain YAML, which libyaml reads ten times faster than our loader."""
-    text = run.config_path.read_text()
-    if "${" in text:
-        return dict(plain(configs.resolve(run.config_path)))
-    return dict(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

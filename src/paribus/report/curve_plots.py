@@ -8,7 +8,7 @@ from paribus.analysis.filters import keep, subsampled
 from paribus.analysis.smoothing import RunSmoother, over_samples, over_steps, smoothed
 from paribus.report.blocks import Figure
 from paribus.report.charts import Axis, layer, theory
-from paribus.report.tables import MAX_POINTS, Tables, about_panels, grid_runs, in_panels, power, repeated
+from paribus.report.tables import MAX_POINTS, Tables, about_panels, grid_runs, ids, in_panels, power, repeated
 from paribus.report.trajectories import trajectories
 
 SAMPLES = Axis("samples", "samples seen", "log10", ",d")
@@ -40,7 +40,7 @@ def losscurve_grid(tables: Tables) -> Figure | None:
     curves = _curves(drawn, tables.losses, "step", ETA, over_samples(_window(drawn)))
     chart = trajectories(curves, Axis("step", "step", "log10", ",d"), SMOOTH, Axis(ETA, "η", "log2"), ["run"])
     caption = f"{_about_smoothing(drawn)}{about_panels(drawn, runs, axes)}"
-    return Figure("losscurve_grid", repeated(chart, drawn), "Loss curves by setting and η", caption)
+    return Figure("losscurve_grid", repeated(chart, drawn), "Loss curves by setting and η", caption, ids(drawn))
 
 
 def collapse(tables: Tables, at: float | None = None) -> Figure | None:
@@ -62,7 +62,7 @@ def collapse(tables: Tables, at: float | None = None) -> Figure | None:
         f"All runs of temperature η/B = {power(at)}: where the temperature alone matters, the curves of all batch sizes "
         f"are one. {_about_smoothing(drawn)}"
     )
-    return Figure("collapse", repeated(chart, drawn), f"Collapse at η/B = {power(at)}", caption)
+    return Figure("collapse", repeated(chart, drawn), f"Collapse at η/B = {power(at)}", caption, ids(drawn))
 
 
 def catapults(tables: Tables) -> Figure | None:
@@ -83,6 +83,7 @@ def catapults(tables: Tables) -> Figure | None:
         layer(theory(ends, x, y, f"{CATAPULT:g} × the initial loss"), chart),
         "Catapults",
         f"Runs whose loss rose above {CATAPULT:g} times its initial value and ended below it. Not smoothed.{more}",
+        ids(drawn),
     )
 
 
@@ -110,7 +111,9 @@ def noise_plot(tables: Tables) -> Figure | None:
         f"Root mean square of the training loss about its mean over {_NOISE_WINDOW} steps, relative to that mean, over the "
         "second half of each run. A line joins the runs of one batch size."
     )
-    return Figure("noise", repeated(chart, drawn), "Noise of the loss", caption + about_panels(drawn, runs, axes))
+    return Figure(
+        "noise", repeated(chart, drawn), "Noise of the loss", caption + about_panels(drawn, runs, axes), ids(points)
+    )
 
 
 def _by_temperature(tables: Tables, x: Axis, name: str, against: str) -> Figure | None:
@@ -120,8 +123,8 @@ def _by_temperature(tables: Tables, x: Axis, name: str, against: str) -> Figure 
         return None
     curves = _curves(drawn, tables.losses, x.field, "temperature", over_samples(_window(drawn)))
     chart = trajectories(curves, x, SMOOTH, TEMPERATURE, ["run"])
-    caption = f"Every run that did not diverge. {_about_smoothing(drawn)}{about_panels(drawn, runs, axes)}"
-    return Figure(name, repeated(chart, drawn), f"Training loss against {against}, by temperature", caption)
+    caption = f"{_about_smoothing(drawn)}{about_panels(drawn, runs, axes)}"
+    return Figure(name, repeated(chart, drawn), f"Training loss against {against}, by temperature", caption, ids(drawn))
 
 
 def _trained(runs: pl.DataFrame) -> pl.DataFrame:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from paribus.directories import tell_unreadable, trouble
 from paribus.errors import ConfigError, RunError
 from paribus.grid import results
 from paribus.report.collect import load_runs
@@ -32,7 +33,9 @@ def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.Data
     for path in paths if what != "runs" else ():
         if not results.programs_below(path):
             raise RunError(f"{path}: no program of the grid engine here; {what} are of its runs alone")
-    frame = TABLES[what](*paths)
+    tell_unreadable(*paths)
+    readable = [path for path in results.programs_below(*paths) if not trouble(path)]
+    frame = load_runs(*paths) if what == "runs" else TABLES[what](*readable)
     content = io.BytesIO()
     if out.suffix == ".parquet":
         frame.write_parquet(content)

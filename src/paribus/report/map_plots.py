@@ -9,7 +9,7 @@ from paribus.analysis.final import finals, first_divergence
 from paribus.report.blocks import Figure
 from paribus.report.charts import Axis
 from paribus.report.maps import Line, sweep_map
-from paribus.report.tables import Tables, about_panels, grid_runs, in_panels, repeated
+from paribus.report.tables import Tables, about_panels, grid_runs, ids, in_panels, repeated
 
 LOSS = Axis("loss", "final loss")
 LOG2_ETA = Axis(ETA, "η", "log2", ".4~g")
@@ -53,7 +53,9 @@ def portrait(tables: Tables) -> Figure | None:
         _HOW_TO_READ
         + " Dashed: the powers of γ that theory gives the largest η, through the measured one nearest γ = 1."
     )
-    return Figure("portrait", repeated(chart, drawn), "Phase portrait", caption + about_panels(drawn, runs, axes))
+    return Figure(
+        "portrait", repeated(chart, drawn), "Phase portrait", caption + about_panels(drawn, runs, axes), ids(drawn)
+    )
 
 
 def _map(tables: Tables, x: Axis, title: str, name: str) -> Figure | None:
@@ -65,7 +67,7 @@ def _map(tables: Tables, x: Axis, title: str, name: str) -> Figure | None:
     cells = finals(drawn, ("setting", *axes), facts=("temperature", *_facts(drawn)))
     shown = [fact for fact in (Axis(BATCH_SIZE, "B", format=",d"), Axis("temperature", "η/B")) if fact.field != x.field]
     chart = sweep_map(_in_order(cells, drawn), x, LOG2_ETA, LOSS, [*shown, *_shown(cells)], panels="setting")
-    return Figure(name, repeated(chart, drawn), title, _HOW_TO_READ + about_panels(drawn, runs, axes))
+    return Figure(name, repeated(chart, drawn), title, _HOW_TO_READ + about_panels(drawn, runs, axes), ids(drawn))
 
 
 def _theory(runs: pl.DataFrame, cells: pl.DataFrame, panel: str) -> list[Line]:

@@ -8,13 +8,14 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from paribus.directories import UNREADABLE
 from paribus.grid import results
-from paribus.report import audits, charts, collect, losses, plots, runs
+from paribus.report import audits, charts, collect, losses, plots, program_rows, runs
 from paribus.report.blocks import Block, Column, Details, Figure, Report, Section, Table, Tiles, Verdict, Verdicts
-from paribus.report.cells import counted
 from paribus.report.charts import Axis, Kinds
 from paribus.report.page import write_report
 from paribus.report.tables import Tables, grid_runs
+from paribus.words import counted
 
 NATS = "Loss, nats a token"
 _STEP = Axis("step", "Step", format=",")
@@ -33,20 +34,29 @@ Records = Mapping[str, Mapping[str, Any]]  # a run's name -> its record of one e
 
 def generic_report(paths: Sequence[Path | str], out: Path | str) -> Path:
     """Write one page about every run below the paths. Raises RunError for a path that holds none."""
-    table = labelled(collect.load_runs(*paths))
-    commands = [*_commands(table), shlex.join(["paribus", "report", *map(str, paths), "-o", str(out)])]
+    table = collect.load_runs(*paths)
+    listed = labelled(program_rows.folded(table))
+    read = listed.filter(pl.col("state") != UNREADABLE)
+    commands = [*_commands(read), shlex.join(["paribus", "report", *map(str, paths), "-o", str(out)])]
     sections = [
-        Section("Overview", [Tiles(runs.tiles(table)), runs.run_table(table), *runs.problems(table)]),
-        *training(table),
+        Section("Overview", [Tiles(runs.tiles(table)), *runs.run_tables(listed), *runs.problems(listed)]),
+        *(measured(read) if len(read) else ()),
         *grids(table),
-        *(evaluation(table, name) for name in evaluation_names(table)),
-        *audits.sections(dict(zip(table["name"], map(Path, table["path"]), strict=True))),
-        *runs.appendix(table, commands)[1:],
+        *(runs.appendix(read, commands)[1:] if len(read) else ()),
     ]
     studies = ", ".join(f"*{name}*" for name in table["study"].drop_nulls().unique(maintain_order=True))
-    title = str(table["name"][0]) if len(table) == 1 else f"{len(table)} runs"
+    title = str(table["name"][0]) if len(table) == 1 else counted(len(table), "run")
     subtitle = f"What {studies or 'they'} measured, read from the run directories."
     return write_report(Report(title, subtitle, sections), Path(out))
+
+
+def measured(listed: pl.DataFrame) -> list[Section]:
+    """What runs logged, how they were evaluated and audited; `listed`: with programs folded, which have none of it."""
+    return [
+        *training(listed),
+        *(evaluation(listed, name) for name in evaluation_names(listed)),
+        *audits.sections(dict(zip(listed["name"], map(Path, listed["path"]), strict=True))),
+    ]
 
 
 def labelled(table: pl.DataFrame) -> pl.DataFrame:
@@ -85,11 +95,12 @@ def training(table: pl.DataFrame) -> list[Section]:
 
 
 def grids(table: pl.DataFrame) -> list[Section]:
-    """Every plot that the runs of the grid engine have something for."""
+    """What the searches of the grid engine's runs found, and every plot that its runs have something for."""
     found = grid_runs(table)
     paths = found["path"].unique(maintain_order=True).to_list() if len(found) else []
-    figures = plots.plot(Tables(found, results.losses(*paths), results.evaluations(*paths))) if paths else []
-    return [Section("Grids", figures)] if figures else []
+    searches = list(program_rows.search_tables(*paths))
+    figures = plots.plot(Tables(table, results.losses(*paths), results.evaluations(*paths))) if paths else []
+    return [*([Section("Searches", searches)] if searches else []), *([Section("Grids", figures)] if figures else [])]
 
 
 def evaluation(table: pl.DataFrame, name: str) -> Section:

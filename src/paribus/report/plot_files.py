@@ -1,17 +1,21 @@
 """`paribus plot`: one plot of any runs of the grid engine as files, SVG, PNG or PDF."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
+from paribus.directories import tell_unreadable
 from paribus.errors import ConfigError, RunError
 from paribus.grid import results
 from paribus.report.collect import load_runs
+from paribus.report.left_out import left_out
 from paribus.report.page import write_figure
 from paribus.report.plots import check_names, plot
-from paribus.report.tables import Tables
+from paribus.report.tables import Tables, grid_runs
 from paribus.tree import did_you_mean
+from paribus.words import counted
 from paribus.yaml12 import typed
 
 
@@ -19,15 +23,20 @@ def plot_files(name: str, paths: Sequence[Path], out: Path, where: Sequence[str]
     """Draw the runs below the paths; `where` keeps those of some settings, such as `model.gamma=1`.
 
     Returns the files: `out`, or where runs of fixed time and fixed data are there one of each, the protocol in its name.
+    A line on stderr counts the runs that it leaves out, and says why.
     Raises ConfigError for a name that no plot has, a key or a value that no run has; RunError where nothing can be drawn."""
     check_names([name])
+    tell_unreadable(*paths)
     runs = chosen(load_runs(*paths), where)
-    figures = plot(Tables(runs, results.losses(*paths), results.evaluations(*paths)), [name])
+    programs = grid_runs(runs)["path"].unique(maintain_order=True)
+    figures = plot(Tables(runs, results.losses(*programs), results.evaluations(*programs)), [name])
     if not figures:
         told = ", ".join(map(str, paths))
         raise RunError(
             f"{told}: {len(runs):,} runs, but nothing for the plot {name}; other settings or more runs may have it"
         )
+    if missing := left_out(runs, [run for figure in figures for run in figure.runs]):
+        print(f"paribus: {name}: left out of {counted(len(runs), 'run')}: {missing}", file=sys.stderr)
     names = [out if len(figures) == 1 else out.with_name(f"{out.stem}-{figure.name}{out.suffix}") for figure in figures]
     return [write_figure(figure.chart, path) for figure, path in zip(figures, names, strict=True)]
 

@@ -10,7 +10,8 @@ from paribus.analysis.settings import protocols
 from paribus.errors import ConfigError
 from paribus.report import curve_plots, map_plots, width_plots
 from paribus.report.blocks import Figure
-from paribus.report.tables import Tables, grid_runs
+from paribus.report.left_out import left_out
+from paribus.report.tables import Tables, grid_runs, of_grid
 from paribus.tree import did_you_mean, found
 
 PLOTS: Mapping[str, Callable[[Tables], Figure | None]] = {
@@ -32,8 +33,10 @@ def plot(tables: Tables, names: Sequence[str] = tuple(PLOTS)) -> list[Figure]:
     """The figures of these names, one for each protocol of the runs; none of what the runs have nothing of.
 
     Where there are two protocols the figures' names end in `-fixed-time` and `-fixed-data`, and their titles say which.
+    Captions count the runs of the protocol that a figure leaves out.
     Raises ConfigError for a name that no plot has."""
     check_names(names)
+    given = protocols(tables.runs.filter(of_grid(tables.runs)))
     parts = protocols(grid_runs(tables.runs))
     figures = []
     for name in dict.fromkeys(names):
@@ -41,6 +44,8 @@ def plot(tables: Tables, names: Sequence[str] = tuple(PLOTS)) -> list[Figure]:
             figure = PLOTS[name](tables._replace(runs=runs))
             if figure is None:
                 continue
+            if missing := left_out(given[protocol], figure.runs):
+                figure = figure._replace(caption=f"{figure.caption} Left out: {missing}.".strip())
             if len(parts) > 1:
                 figure = figure._replace(
                     name=f"{figure.name}-{protocol.replace(' ', '-')}", title=f"{figure.title}: {protocol}"

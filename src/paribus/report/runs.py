@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from paribus.report import collect
+from paribus.report import collect, program_rows
 from paribus.report.blocks import Block, Code, Column, Details, Section, Table, Tile
 from paribus.report.cells import number
+from paribus.report.tables import of_grid
 from paribus.rundir import WHERE_AND_HOW
 
 _MAX_RECORDS = 40  # beyond, a page would carry more provenance than results
@@ -24,7 +25,8 @@ _MEASURED = (
 
 
 def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence[Column] = ()) -> list[Section]:
-    """The foot of a report: all runs, the keys that differ and those that are equal, provenance, and the commands.
+    """The foot of a report: all runs, or programs where they are folded; the keys that differ and those that are
+    equal, provenance, and the commands.
 
     `columns` of the table of runs come after the loss, before the step."""
     reproduce: list[Block] = [
@@ -32,7 +34,7 @@ def appendix(runs: pl.DataFrame, commands: Sequence[str] = (), columns: Sequence
         Code("\n".join(commands)),
     ]
     return [
-        Section("Runs", [run_table(runs, columns), *problems(runs)]),
+        Section("Runs", [*run_tables(runs, columns), *problems(runs)]),
         Section("What differed, what was equal", settings(runs)),
         Section("Provenance", provenance(runs)),
         *([Section("How to reproduce", reproduce)] if commands else []),
@@ -48,7 +50,13 @@ def study_appendix(runs: Mapping[str, Sequence[Path]], command: str) -> list[Sec
         return []
     table = collect.load_runs(*paths)
     table = table.with_columns(pl.col("study").str.split("/").list.last().alias("study/sweep"))
-    return appendix(table, [command], [Column("study/sweep", "Sweep")])
+    return appendix(program_rows.folded(table), [command], [Column("study/sweep", "Sweep")])
+
+
+def run_tables(runs: pl.DataFrame, columns: Sequence[Column] = ()) -> list[Block]:
+    """The runs of a folded table, and its programs apart: they have other columns."""
+    parts = ((run_table, runs.filter(~of_grid(runs))), (program_rows.program_table, runs.filter(of_grid(runs))))
+    return [table(part, columns) for table, part in parts if len(part)]
 
 
 def run_table(runs: pl.DataFrame, columns: Sequence[Column] = ()) -> Table:
@@ -168,9 +176,9 @@ def _records(records: Mapping[str, dict[str, Any]]) -> list[Block]:
 
 
 def _without(value: Any) -> Any:
-    """A record without its lists of packages and the text of the diff, whose hash stays."""
+    """A record without its lists of packages and of a program's points, and the text of the diff, whose hash stays."""
     if isinstance(value, dict):
-        return {key: _without(child) for key, child in value.items() if key not in ("packages", "diff")}
+        return {key: _without(child) for key, child in value.items() if key not in ("packages", "points", "diff")}
     return [_without(child) for child in value] if isinstance(value, list) else value
 
 

@@ -33,6 +33,13 @@ def grid_runs(runs: pl.DataFrame) -> pl.DataFrame:
     return runs.filter(pl.col(ETA).is_not_null(), pl.col("label").is_not_null())
 
 
+def of_grid(runs: pl.DataFrame) -> pl.Expr:
+    """Whether each row of the table is a run of the grid engine, ended or not."""
+    return (
+        pl.col("model.kind").eq("mlp").fill_null(False) if "model.kind" in runs.columns else pl.lit(ETA in runs.columns)
+    )
+
+
 def in_panels(runs: pl.DataFrame, axes: Sequence[str], least: Sequence[str]) -> pl.DataFrame:
     """Add `setting`, what runs differ in apart from `axes`; of settings that have two values at least of each of `least`.
 
@@ -43,6 +50,11 @@ def in_panels(runs: pl.DataFrame, axes: Sequence[str], least: Sequence[str]) -> 
     return drawn.filter(
         pl.col("setting").is_in(drawn["setting"].unique(maintain_order=True).head(MAX_PANELS).implode())
     )
+
+
+def ids(drawn: pl.DataFrame) -> list[str]:
+    """The runs that a figure shows."""
+    return list(drawn["id"])
 
 
 def repeated(chart: alt.Chart, runs: pl.DataFrame, shared_y: bool = True) -> alt.Chart:

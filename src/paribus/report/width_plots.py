@@ -8,7 +8,7 @@ from paribus.analysis.final import finals
 from paribus.evals.statistics import over_seeds
 from paribus.report.blocks import Figure
 from paribus.report.charts import Axis, curves, encode_x, encode_y, layer, series_encodings
-from paribus.report.tables import Tables, about_panels, grid_runs, in_panels, repeated
+from paribus.report.tables import Tables, about_panels, grid_runs, ids, in_panels, repeated
 
 COORDINATES = "coordinates/"
 
@@ -35,6 +35,7 @@ def width_transfer(tables: Tables) -> Figure | None:
         repeated(chart, drawn, shared_y=False),
         "Transfer of η across width",
         caption + about_panels(drawn, runs, axes),
+        ids(drawn.filter(pl.col("label").is_in(["stable", "catapult"]))),
     )
 
 
@@ -71,7 +72,11 @@ def coordinate_check(tables: Tables) -> Figure | None:
         "depends on the width: lines are level."
     )
     return Figure(
-        "coordinate_check", repeated(chart, drawn), "Coordinate check", caption + about_panels(drawn, probed, axes)
+        "coordinate_check",
+        repeated(chart, drawn),
+        "Coordinate check",
+        caption + about_panels(drawn, probed, axes),
+        ids(drawn),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from paribus import config as configs
-from paribus import rundir
+from paribus import directories, rundir
 from paribus.config import Section
 from paribus.data.config import CorpusConfig
 from paribus.data.prepare import prepare
@@ -226,7 +226,11 @@ def draw(
     """Write the report of the runs that are done. Returns its path."""
     study = importlib.import_module(f"paribus.studies.{name}.study")
     places = {sweep: jobs.directories(runs) for sweep, runs in sweeps.items()}
-    done = {sweep: [run.path for run in found if run.is_done] for sweep, found in places.items()}
+    directories.tell_unreadable(*(run.path for found in places.values() for run in found if run.is_done))
+    done = {
+        sweep: [run.path for run in found if run.is_done and not directories.trouble(run.path)]
+        for sweep, found in places.items()
+    }
     report = study.build_report(config.title, config.subtitle, done, _command(name, file, options))
     if options.plots:
         report = with_figures(report, options.plots)

@@ -26,7 +26,7 @@ def only(found, name):
 # --- intervals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("num_seeds", "num_points"), [(1, 7), (4, 5), (8, 4)])
+@pytest.mark.parametrize(("num_seeds", "num_points"), [(4, 5), (8, 4)])
 def test_an_interval_misses_the_truth_more_often_than_it_says(num_seeds, num_points):
     """95 % of 300 intervals cover the slope; the binomial's own spread is 1.3 points, and 3 of it are allowed."""
     rng = np.random.default_rng(0)
@@ -36,6 +36,17 @@ def test_an_interval_misses_the_truth_more_often_than_it_says(num_seeds, num_poi
     ]
     covered = np.mean([one.low <= 2 <= one.high for one in found])
     assert abs(covered - 0.95) < 0.039, covered
+
+
+def test_one_seed_decides_a_law_by_the_scatter_of_its_own_points():
+    """Four points on a line that is off theory's by what one seed's teacher does to all of them."""
+    x = np.arange(4.0)
+    found = law_module.slope(x, [0.1 * x + [0.001, -0.001, -0.001, 0.001]])
+    assert found.mean == pytest.approx(0.1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    law = law_module.judged("n", "q", found, 0.0, (-0.06, 0.06), "4 widths, 1 seed")
+    assert (law.verdict, law.evidence) == ("inconclusive", "4 widths, 1 seed: no interval, so no verdict")
 
 
 def test_an_interval_depends_on_anything_but_the_numbers():

@@ -54,7 +54,7 @@ def law_blocks(held: Sequence[Law]) -> list[Block]:
         return ["No sweep of these runs varies what a law is about."]
     caption = (
         "A law holds where the whole interval lies within its bounds, fails where it misses them, and is inconclusive"
-        " else. Intervals: Student's, about a bootstrap over replicate seeds, or over residuals where there is one seed."
+        " else. Intervals: Student's, about a bootstrap over replicate seeds; one seed has none, and decides nothing."
     )
     return [laws_table([law._asdict() for law in held], caption)]
 
@@ -69,5 +69,7 @@ def figures_of(sweep: str, runs: pl.DataFrame, evaluations: pl.DataFrame) -> lis
     is_map = all(is_swept(runs, key) for key in (GAMMA, BATCH, WIDTH))
     by_batch = BY_BATCH if runs[BATCH].n_unique() > 1 else ()
     figures = plots.plot(Tables(runs, losses, evaluations), [*(OVER_ETA if is_map else ()), "coordinate_check"])
-    figures += plots.plot(Tables(first, losses, evaluations), [*by_batch, "catapults"])
+    curves = plots.plot(Tables(first, losses, evaluations), [*by_batch, "catapults"])
+    about = "" if len(first) == len(runs) else " Of the first seed alone."
+    figures += [figure._replace(caption=f"{figure.caption}{about}") for figure in curves]
     return [figure._replace(name=f"{figure.name}-{sweep}") for figure in figures]

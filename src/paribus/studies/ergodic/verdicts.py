@@ -7,10 +7,11 @@ from typing import Any, Literal
 import polars as pl
 
 from paribus.report.blocks import Verdict
-from paribus.report.cells import counted, interval, number
+from paribus.report.cells import interval, number
 from paribus.report.collect import evaluation, evaluations
 from paribus.studies.ergodic.analysis import Trained, effects, loss_by_k
 from paribus.studies.ergodic.optimum import Scored
+from paribus.words import counted
 
 State = Literal["holds", "fails", "inconclusive"]
 NEGLIGIBLE = 0.25  # of an effect: an artefact of that size would leave three quarters of the effect to be explained

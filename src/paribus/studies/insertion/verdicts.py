@@ -7,8 +7,9 @@ import polars as pl
 
 from paribus.evals.statistics import Interval
 from paribus.report.blocks import Verdict
-from paribus.report.cells import counted, interval, number
+from paribus.report.cells import interval, number
 from paribus.studies.insertion.analysis import Contamination, Marked, by_copies, trend
+from paribus.words import counted
 
 State = Literal["holds", "fails", "inconclusive"]
 NEGLIGIBLE = 0.25  # of the effect of the most copies: what canaries that were never inserted may move at most

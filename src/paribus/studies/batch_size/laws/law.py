@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from paribus.data.generators import generator
 from paribus.evals.statistics import Interval, student_quantile
-from paribus.report.cells import counted
+from paribus.words import counted
 
 State = Literal["holds", "fails", "inconclusive"]
 Floats = NDArray[np.float64]
@@ -41,14 +41,17 @@ def judged(name: str, quantity: str, found: Interval, theory: float, bounds: tup
     state: State = "holds" if inside else "fails" if outside else "inconclusive"
     if math.isnan(found.mean):
         evidence = f"not determined: {evidence}"
+    elif math.isnan(found.low):
+        evidence = f"{evidence}: no interval, so no verdict"
     return Law(name, quantity, *found, theory, bounds, state, evidence)
 
 
 def slope(
     x: Sequence[float] | Floats, values: Sequence[Sequence[float]], resolution: float = 0.0, seed: int = 0
 ) -> Interval:
-    """The slope of least squares of y against x, with a bootstrap interval: over seeds, or over residuals of a single one.
+    """The slope of least squares of y against x, with a bootstrap interval over seeds; one seed has none.
 
+    The scatter of one seed about its line is no substitute: what all its points share, such as its teacher, is not in it.
     x: K points. values: y of each seed, K numbers each; a seed in which one is not determined (nan) is left out.
     resolution: the width within which each y is known, which adds its variance, width^2 / 12: in full, since seeds that
     share a grid of etas share their rounding."""
@@ -60,16 +63,14 @@ def slope(
     centred_K = x_K - x_K.mean()
     weights_K = centred_K / (centred_K @ centred_K)  # the slope of least squares is weights . y
     found = float(known_SK.mean(0) @ weights_K)
-    if len(known_SK) > 1:
-        slopes_S = known_SK @ weights_K
-        draws = generator(seed, "replicates", len(slopes_S)).integers(0, len(slopes_S), (_RESAMPLES, len(slopes_S)))
-        spread, size, freedom = slopes_S[draws].mean(1).std(), len(slopes_S), len(slopes_S) - 1
-    else:
-        residual_K = known_SK[0] - known_SK[0].mean() - found * centred_K
-        draws = generator(seed, "residuals", len(x_K)).integers(0, len(x_K), (_RESAMPLES, len(x_K)))
-        spread, size, freedom = (residual_K[draws] @ weights_K).std(), len(x_K), len(x_K) - 2
+    size = len(known_SK)
+    if size == 1:
+        return Interval(found, math.nan, math.nan)
+    slopes_S = known_SK @ weights_K
+    draws = generator(seed, "replicates", size).integers(0, size, (_RESAMPLES, size))
+    spread = float(slopes_S[draws].mean(1).std())
     rounding = resolution**2 / 12 * float(weights_K @ weights_K)
-    return _interval(found, math.sqrt(float(spread) ** 2 + rounding * freedom / size), freedom, size)
+    return _interval(found, math.sqrt(spread**2 + rounding * (size - 1) / size), size)
 
 
 def over_replicates(values: Sequence[Sequence[float]] | Floats, statistic: Statistic, seed: int = 0) -> Interval:
@@ -84,7 +85,7 @@ def over_replicates(values: Sequence[Sequence[float]] | Floats, statistic: Stati
         return Interval(mean, math.nan, math.nan)
     draws = generator(seed, "replicates", size).integers(0, size, (_RESAMPLES, size))
     spread = np.std([statistic(mean_K) for mean_K in known_SK[draws].mean(1)])
-    return _interval(mean, float(spread), size - 1, size)
+    return _interval(mean, float(spread), size)
 
 
 def mean_spread(values: Sequence[Sequence[float]]) -> Interval:
@@ -102,11 +103,11 @@ def _known(values: Sequence[Sequence[float]] | Floats) -> Floats:
     return table_SK[np.isfinite(table_SK).all(1)]
 
 
-def _interval(mean: float, spread: float, freedom: int, size: int) -> Interval:
-    """Student's interval about a bootstrap's standard error, which n / (n - p) puts right for few points.
+def _interval(mean: float, spread: float, size: int) -> Interval:
+    """Student's interval about a bootstrap's standard error over n seeds, which n / (n - 1) puts right for few of them.
 
     Percentiles of so few replicates cover too seldom: 80 % of the time for four (Hesterberg 2015, sections 3 and 4)."""
-    half = student_quantile(0.975, freedom) * spread * math.sqrt(size / freedom)
+    half = student_quantile(0.975, size - 1) * spread * math.sqrt(size / (size - 1))
     return Interval(mean, mean - half, mean + half)
 
 
