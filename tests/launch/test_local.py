@@ -11,7 +11,7 @@ import pytest
 from test_sweep import coins
 
 from paribus.launch.jobs import Job, SweepResult
-from paribus.launch.local import default_parallel, run_jobs
+from paribus.launch.local import PRELOAD, PRELOAD_GRID, default_parallel, run_jobs
 from paribus.rundir import RunDir
 
 HERE = str(Path(__file__).parent)
@@ -62,6 +62,16 @@ def wait_for(path: Path, text: str, timeout_s: float = 20.0) -> None:
     while not path.exists() or text not in path.read_text():
         assert time.monotonic() < deadline, f"{text!r} never came in {path}"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("preload", [pytest.param(PRELOAD, marks=pytest.mark.slow), PRELOAD_GRID], ids=["torch", "jax"])
+def test_what_is_imported_before_the_first_fork_starts_no_thread(preload):
+    """Else every command is executed from scratch, and imports it all again."""
+    code = f"from paribus.launch.nursery import _import_all; print(_import_all({preload!r}))"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.stdout == "True\n", ended.stderr
 
 
 @pytest.mark.parametrize("preload", [COLD, WARM], ids=["executed", "forked"])

@@ -30,9 +30,9 @@ _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either
 class Nursery:
     """Starts commands, and tells how they ended. Its own process starts with the first command."""
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
-        """preload: modules to import before the first fork."""
-        self._preload = tuple(preload)
+    def __init__(self, preload: Sequence[str], env: Mapping[str, str]) -> None:
+        """preload: modules to import before the first fork; env: what they find in their environment."""
+        self._preload, self._env = tuple(preload), env
         self._process: subprocess.Popen[bytes] | None = None
         self.living: set[str] = set()  # the keys of commands that have not ended, as far as was seen
         self._unread = b""
@@ -44,7 +44,7 @@ class Nursery:
                 [sys.executable, "-m", "paribus.launch.nursery", *self._preload],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},  # its imports start no threads
+                env={**self._env, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},  # its imports start no threads
                 start_new_session=True,  # Ctrl-C reaches the launcher alone
             )
         self.living.add(key)
