@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from paribus import load_runs
-from paribus.directories import below, tell_unreadable, trouble
+from paribus.directories import below, common_folder, tell_unreadable, trouble
+from paribus.errors import RunError
 from paribus.grid.programs import group as grouped
-from paribus.grid.programs import place
+from paribus.grid.programs import place, place_all
 from paribus.grid.programs import write as write_program
 from paribus.grid.results import runs_frame, write_frame
 from paribus.rundir import RunDir
@@ -44,6 +45,8 @@ def test_a_whole_program_is_in_no_trouble(program: Path):
         ("ids.json", None, "ids.json is missing"),
         ("ids.json", '["a"]', "ids.json: 1 identities of 2 runs"),
         ("STATUS.json", '{"state', "STATUS.json: not valid JSON"),
+        ("STATUS.json", "null", "STATUS.json: expected an object"),
+        ("ids.json", '{"a": 1}', "ids.json: expected a list"),
         ("provenance.json", "[", "provenance.json: not valid JSON"),
         ("results/runs.parquet", None, "results/runs.parquet is missing, though the program is done"),
         ("results/runs.parquet", "hello", "results/runs.parquet: not a Parquet file"),
@@ -65,6 +68,19 @@ def test_what_was_damaged_is_said_in_one_line_and_is_a_row(
     assert table.filter(table["state"] == "unreadable")["reason"].to_list() == [trouble(program)]
     tell_unreadable(program.parent)
     assert capsys.readouterr().err == f"paribus: {program}: unreadable: {trouble(program)}\n"
+
+
+def test_a_sweep_over_a_damaged_program_trains_its_runs_again(program: Path, tmp_path: Path):
+    (program / "ids.json").write_text("[")
+    with pytest.raises(RunError, match=r"ids\.json: not valid JSON .*; bring it back as it was, or remove"):
+        place_all(points(one(tmp_path), [0.1, 0.2]))
+
+
+def test_the_common_folder_of_relative_and_absolute_paths(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert common_folder(["runs/a/x", "runs/b/y"]) == "runs"
+    assert common_folder(["runs/a/x", tmp_path / "runs/b/y"]) == str(tmp_path / "runs")
+    assert common_folder(["a/x", "b/y"]) == "."
 
 
 def test_a_file_that_is_brought_back_ends_the_trouble(program: Path):

@@ -34,7 +34,7 @@ def test_a_file_for_another_verb_is_one_line_that_names_it(text, wanted, line, t
     monkeypatch.chdir(tmp_path)
     Path("file.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        configs.load("file.yaml", RunConfig, ["model.kind=mlp", "base=x"], wanted)
+        configs.load("file.yaml", RunConfig, ["seeds.data=3"], wanted)
     assert str(caught.value) == f"file.yaml: {line}"
 
 
@@ -49,6 +49,19 @@ def test_a_file_of_the_right_kind_is_judged_by_its_keys(tmp_path):
         file.write_text(text)
         with pytest.raises(ConfigError, match=f"{key}: unknown key"):
             configs.load(file, schema, [], wanted)
+
+
+def test_a_run_that_scores_itself_is_never_taken_for_evaluations(tmp_path):
+    file = tmp_path / "file.yaml"
+    for text, overrides, told in (
+        (RUN.replace("model", "modle"), [], 'modle: unknown key, did you mean "model"'),
+        (RUN.replace("train", "trian"), [], 'trian: unknown key, did you mean "train"'),
+        (EVALUATIONS, ["model.kind=preset"], "train: missing"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            configs.load(file, RunConfig, overrides, "run")
+        assert told in str(caught.value)
 
 
 def test_a_sweep_expands_no_run(tmp_path):

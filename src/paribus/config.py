@@ -57,7 +57,8 @@ def resolve(path: Path | str, overrides: Sequence[str] = (), wanted: FileKind | 
 
     wanted: the kind of file that is expected; one of another kind is a mistake of its own."""
     root = read(Path(path))
-    return override(refuse_other(root, wanted) if wanted else root, overrides)
+    whole = override(root, overrides)
+    return refuse_other(root, whole, wanted) if wanted else whole
 
 
 def parse(root: Node, schema: type[T]) -> T:

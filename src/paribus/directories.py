@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +52,14 @@ def tell_unreadable(*paths: Path) -> None:
             print(f"paribus: {path}: {UNREADABLE}: {why}", file=sys.stderr)
 
 
+def common_folder(paths: Iterable[Path | str]) -> str:
+    """The folder in which all of these run directories lie."""
+    parents = [Path(path).parent for path in paths]
+    if len({parent.is_absolute() for parent in parents}) > 1:
+        parents = [parent.absolute() for parent in parents]
+    return os.path.commonpath(parents) or "."
+
+
 def read_config(run: RunDir) -> dict[str, Any]:
     """The resolved config. What `config.dump` wrote is plain YAML, which libyaml reads ten times faster than our loader."""
     text = run.config_path.read_text()
@@ -77,6 +85,8 @@ def _trouble(path: Path, files: tuple[_State, ...]) -> str:
     """`trouble`, for files of this size and time of change."""
     try:
         _check(path, [file for file, _, _ in files])
+    except FileNotFoundError:  # a program that is resumed has just removed it
+        return ""
     except (ParibusError, OSError) as error:
         why = str(error).splitlines()[0].removeprefix(f"{path}/")
         return f"{why}; bring it back as it was, or remove the directory and train again"
@@ -102,9 +112,12 @@ def _check(path: Path, files: list[Path]) -> None:
 
 def _check_json(file: Path) -> None:
     try:
-        json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except ValueError as error:
         raise RunError(f"{file.name}: not valid JSON ({_one_line(error)})") from error
+    expected, told = (list, "a list") if file.name == IDS else (dict, "an object")
+    if not isinstance(content, expected):
+        raise RunError(f"{file.name}: expected {told}")
 
 
 def _check_program(path: Path, files: list[Path]) -> None:

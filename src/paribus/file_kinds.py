@@ -17,18 +17,18 @@ _FILES: dict[FileKind, _File] = {
     "study": _File("a study", (frozenset({"sweeps"}),), "paribus study NAME {}"),
     "sweep": _File("a sweep", (frozenset({"base"}),), "paribus sweep {}"),
     "corpus": _File("a corpus", (frozenset({"store", "source"}), frozenset({"folder", "out"})), "paribus prepare {}"),
-    "run": _File("a run", (frozenset({"model", "train"}),), "paribus train {}"),
+    "run": _File("a run", (frozenset({"model"}), frozenset({"train"})), "paribus train {}"),
     "eval": _File("evaluations", (frozenset({"evals"}),), "paribus eval MODEL {}"),
 }
 
 
-def refuse_other(root: Node, wanted: FileKind) -> Node:
-    """The tree of a file, or a broken one that says what it is where another kind of file is wanted."""
-    found = next((file for file in _FILES.values() if _is(root, file)), None)
-    if found is None or _is(root, _FILES[wanted]):
-        return root
-    told = f"found {found.noun}, expected {_FILES[wanted].noun}: `{found.command.format(root.where.origin)}` takes it"
-    return Node(Broken(told), root.where._replace(line=None))
+def refuse_other(file: Node, whole: Node, wanted: FileKind) -> Node:
+    """The whole tree, overrides included; where the file is of another kind than is wanted, a broken one that says so."""
+    found = next((kind for kind in _FILES.values() if _is(file, kind)), None)
+    if found is None or _is(whole, _FILES[wanted]):
+        return whole
+    told = f"found {found.noun}, expected {_FILES[wanted].noun}: `{found.command.format(file.where.origin)}` takes it"
+    return Node(Broken(told), file.where._replace(line=None))
 
 
 def _is(root: Node, file: _File) -> bool:

@@ -66,7 +66,7 @@ def told_at(root: Node) -> Iterator[None]:
         keys, node = split(key), root
         for part in keys:
             node = node.entries.get(part, node)
-        if node is root:
+        if node is root or "/" in key:  # a path, not a key
             raise
         told = "".join(f"; the variable {name} says where it is" for name in node.variables)
         raise type(error)(str(Mistake(node.where, keys, reason + told))) from error
@@ -134,7 +134,7 @@ def _set_at(node: Node, rule: str) -> Where:
     named = [
         child.where
         for keys, child in walk(node)
-        if keys and re.search(rf"(?<![\w.]){re.escape(dotted(keys))}(?!\w)", rule)
+        if keys and re.search(rf"(?<![\w.]){re.escape(dotted(keys))}(?!\w|\.\w)", rule)
     ]
     elsewhere = [where for where in named if where.origin != node.where.origin]
     return next((where for where in elsewhere if where.line is None), (elsewhere or [node.where])[0])

@@ -81,3 +81,9 @@ def test_a_setting_of_every_run_is_an_unknown_key_of_the_study(study):
         "--set 'data={kind: linear}' sets it in every run",
     ]
     study(["title=mine"], ["train.budget.epochs=2"], ["teacher"])
+
+
+@pytest.mark.parametrize("options", [(["paths.runs=/big"], []), ([], ["paths.runs=/big"]), ([], ["study=mine"])])
+def test_the_runs_of_a_study_lie_elsewhere_than_its_report(options, study):
+    with pytest.raises(ConfigError, match=r"the study says where its runs lie: runs=FOLDER moves all of them"):
+        study(*options)

@@ -193,12 +193,21 @@ def read(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig:
 def _kept_lanes(path: Path) -> int | None:
     """With how many lanes the program was begun; None before it was."""
     record = path / "provenance.json"
-    return json.loads(record.read_text())["config"]["run"]["launch"]["lanes"] if record.exists() else None
+    return _read_json(record)["config"]["run"]["launch"]["lanes"] if record.exists() else None
 
 
 def ids_of(path: Path) -> list[str]:
-    """The identities of a program's runs, in the order of its points."""
-    return list(json.loads((path / IDS).read_text()))
+    """The identities of a program's runs, in the order of its points. Raises RunError for a damaged file."""
+    return list(_read_json(path / IDS))
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise RunError(
+            f"{file}: not valid JSON ({error}); bring it back as it was, or remove the directory and train again"
+        ) from error
 
 
 def is_program(path: Path) -> bool:

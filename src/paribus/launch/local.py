@@ -1,5 +1,6 @@
 """A sweep on this machine: a pool of processes, one for each run, until every run is done or has failed."""
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -17,7 +18,7 @@ from paribus.train.jax_grid.extra import require_jax
 # what every `paribus train` imports; nothing of it starts a thread
 PRELOAD = ("paribus.train.loop", "paribus.models.hf", "transformers.models.gpt_neox.modeling_gpt_neox", "torch._dynamo")
 PRELOAD_GRID = ("paribus.train.jax_grid.program", "paribus.cli", "paribus.experiment")  # not polars: it starts threads
-# programs of one shape, say of several seeds, are compiled once a sweep: two thirds of a small one's time
+# what programs of one shape, say of several seeds, share for the length of a sweep: compiling is most of a small one's time
 SHARE_COMPILED = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 
@@ -60,8 +61,11 @@ class _Processes:
     outlived_by = ""
 
     def __init__(self, preload: Sequence[str], share: int) -> None:
-        self._compiled = tempfile.TemporaryDirectory(prefix="paribus-compiled-")
-        self._environment = {"JAX_COMPILATION_CACHE_DIR": self._compiled.name, **SHARE_COMPILED, **os.environ}
+        self._compiled = contextlib.ExitStack()
+        self._environment = dict(os.environ)
+        if preload == PRELOAD_GRID and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            folder = tempfile.TemporaryDirectory(prefix="paribus-compiled-", ignore_cleanup_errors=True)
+            self._environment |= {"JAX_COMPILATION_CACHE_DIR": self._compiled.enter_context(folder), **SHARE_COMPILED}
         self._nursery, self._share = Nursery(preload, self._environment), share
 
     def adopts(self, job: Job) -> bool:
@@ -89,4 +93,4 @@ class _Processes:
 
     def close(self) -> None:
         self._nursery.close()
-        self._compiled.cleanup()
+        self._compiled.close()

@@ -113,7 +113,7 @@ def table(views: Sequence[View]) -> Table:
     counts = Counter(view.state for view in views)
     caption = ", ".join(f"{number} {state}" for state, number in counts.most_common())
     drawn = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
-    root = _common(views)
+    root = directories.common_folder(view.path for view in views)
     drawn.add_column(f"run in {root}", overflow="fold")
     drawn.add_column("state")
     for heading in ("step", "loss", "left", "last sign"):
@@ -154,11 +154,6 @@ def duration(seconds: float | None) -> str:
 def _next(views: Sequence[View], paths: Sequence[Path]) -> str:
     left = [view for view in views if view.state not in ("done", "running", "unreadable")]
     return f"paribus train {left[0].path}" if left else f"paribus report {' '.join(map(str, paths))}"
-
-
-def _common(views: Sequence[View]) -> str:
-    """The folder in which all of them lie."""
-    return os.path.commonpath([str(Path(view.path).parent) for view in views]) or "."
 
 
 def _age_s(run: RunDir) -> float | None:

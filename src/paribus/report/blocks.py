@@ -12,7 +12,7 @@ class Figure(NamedTuple):
     chart: alt.Chart
     title: str = ""
     caption: str = ""
-    runs: Sequence[str] = ()  # ids of the runs that it shows, where it was drawn from a table of runs
+    runs: Sequence[str] | None = ()  # ids of the runs that it shows, of a table of runs; None: a selection by design
 
 
 class Column(NamedTuple):

@@ -83,7 +83,7 @@ def catapults(tables: Tables) -> Figure | None:
         layer(theory(ends, x, y, f"{CATAPULT:g} × the initial loss"), chart),
         "Catapults",
         f"Runs whose loss rose above {CATAPULT:g} times its initial value and ended below it. Not smoothed.{more}",
-        ids(drawn),
+        None,
     )
 
 
@@ -109,7 +109,7 @@ def noise_plot(tables: Tables) -> Figure | None:
     )
     caption = (
         f"Root mean square of the training loss about its mean over {_NOISE_WINDOW} steps, relative to that mean, over the "
-        "second half of each run. A line joins the runs of one batch size."
+        f"second half of each run of {_FEWEST_STEPS} steps or more. A line joins the runs of one batch size."
     )
     return Figure(
         "noise", repeated(chart, drawn), "Noise of the loss", caption + about_panels(drawn, runs, axes), ids(points)

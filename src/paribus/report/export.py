@@ -13,12 +13,8 @@ from paribus.report.collect import load_runs
 from paribus.rundir import disk_error, write_bytes
 from paribus.tree import did_you_mean
 
-TABLES = {
-    "runs": load_runs,
-    "losses": results.losses,
-    "evaluations": results.evaluations,
-    "searches": results.searches,
-}
+_OF_PROGRAMS = {"losses": results.losses, "evaluations": results.evaluations, "searches": results.searches}
+TABLES = ("runs", *_OF_PROGRAMS)
 
 
 def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.DataFrame:
@@ -30,12 +26,8 @@ def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.Data
         raise ConfigError(f"--what {what}: expected one of {', '.join(TABLES)}{did_you_mean(what, TABLES)}")
     if out.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"{out}: expected a name that ends with .parquet or .csv")
-    for path in paths if what != "runs" else ():
-        if not results.programs_below(path):
-            raise RunError(f"{path}: no program of the grid engine here; {what} are of its runs alone")
+    frame = load_runs(*paths) if what == "runs" else _of_programs(paths, what)
     tell_unreadable(*paths)
-    readable = [path for path in results.programs_below(*paths) if not trouble(path)]
-    frame = load_runs(*paths) if what == "runs" else TABLES[what](*readable)
     content = io.BytesIO()
     if out.suffix == ".parquet":
         frame.write_parquet(content)
@@ -47,3 +39,15 @@ def write_table(paths: Sequence[Path], out: Path, what: str = "runs") -> pl.Data
         raise disk_error(error, out) from error
     write_bytes(out, content.getvalue())
     return frame
+
+
+def _of_programs(paths: Sequence[Path], what: str) -> pl.DataFrame:
+    """A table of what the grid engine's programs below the paths hold, without those that cannot be read."""
+    for path in paths:
+        if not results.programs_below(path):
+            raise RunError(f"{path}: no program of the grid engine here; {what} are of its runs alone")
+    found = results.programs_below(*paths)
+    readable = [path for path in found if not trouble(path)]
+    if not readable:
+        raise RunError(f"{found[0]}: {trouble(found[0])}")
+    return _OF_PROGRAMS[what](*readable)

@@ -35,7 +35,8 @@ def plot_files(name: str, paths: Sequence[Path], out: Path, where: Sequence[str]
         raise RunError(
             f"{told}: {len(runs):,} runs, but nothing for the plot {name}; other settings or more runs may have it"
         )
-    if missing := left_out(runs, [run for figure in figures for run in figure.runs]):
+    shown = [run for figure in figures for run in figure.runs or ()]
+    if shown and (missing := left_out(runs, shown)):
         print(f"paribus: {name}: left out of {counted(len(runs), 'run')}: {missing}", file=sys.stderr)
     names = [out if len(figures) == 1 else out.with_name(f"{out.stem}-{figure.name}{out.suffix}") for figure in figures]
     return [write_figure(figure.chart, path) for figure, path in zip(figures, names, strict=True)]

@@ -44,7 +44,7 @@ def plot(tables: Tables, names: Sequence[str] = tuple(PLOTS)) -> list[Figure]:
             figure = PLOTS[name](tables._replace(runs=runs))
             if figure is None:
                 continue
-            if missing := left_out(given[protocol], figure.runs):
+            if figure.runs is not None and (missing := left_out(given[protocol], figure.runs)):
                 figure = figure._replace(caption=f"{figure.caption} Left out: {missing}.".strip())
             if len(parts) > 1:
                 figure = figure._replace(

@@ -1,6 +1,5 @@
 """Programs of the grid engine in the tables of a report: a row for each, since a program may be hundreds of runs."""
 
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import polars as pl
 
 from paribus.analysis.axes import ETA, GAMMA
 from paribus.analysis.final import LABELS
+from paribus.directories import common_folder
 from paribus.grid import results
 from paribus.report.blocks import Column, Table
 from paribus.report.collect import table_of
@@ -47,8 +47,7 @@ def program_table(programs: pl.DataFrame, columns: Sequence[Column] = ()) -> Tab
         Column("step", "Steps"),
         Column("id", "Identity", kind="code"),
     ]
-    folders = os.path.commonpath([Path(path).parent for path in programs["path"]])
-    command = shlex.join(["paribus", "table", folders, "-o", "runs.csv"])
+    command = shlex.join(["paribus", "table", common_folder(programs["path"]), "-o", "runs.csv"])
     caption = (
         f"Every program behind this report: many runs each, which differ in η and γ alone. `{command}` has a row a run."
     )

@@ -35,7 +35,7 @@ def width_transfer(tables: Tables) -> Figure | None:
         repeated(chart, drawn, shared_y=False),
         "Transfer of η across width",
         caption + about_panels(drawn, runs, axes),
-        ids(drawn.filter(pl.col("label").is_in(["stable", "catapult"]))),
+        ids(drawn.join(trained, on=["setting", *axes], how="semi")),
     )
 
 

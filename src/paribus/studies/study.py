@@ -59,6 +59,8 @@ class Options(NamedTuple):
 
 
 ALL = Options()
+_PLACES = ("paths", "study")  # of each run, from the study's own keys
+_PLACE = "the study says where its runs lie: runs=FOLDER moves all of them, folder=NAME calls them otherwise"
 
 
 def run_study(
@@ -179,7 +181,7 @@ def find(name: str, size: str) -> Path:
 
 def load(file: Path, options: Options = ALL) -> tuple[StudyConfig, dict[str, list[AnyRun]]]:
     """The study of a YAML, and the runs of each of its sweeps. Raises ConfigError, all mistakes at once."""
-    _refuse_settings(options.overrides)
+    _refuse_settings(options)
     root = configs.resolve(file, options.overrides, "study")
     config = configs.parse(root, StudyConfig)
     for name in options.only:
@@ -208,14 +210,19 @@ def refusals(file: Path, options: Options, sweeps: Mapping[str, Sequence[AnyRun]
     return refused
 
 
-def _refuse_settings(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for settings of runs among those of the study: they would be unknown keys."""
+def _refuse_settings(options: Options) -> None:
+    """Raise ConfigError for settings of runs among those of the study, where they would be unknown keys, and for settings
+    of where the runs lie, which the study says."""
     known = (RunConfig.model_fields | GridRun.model_fields).keys() - StudyConfig.model_fields.keys()
-    lines = [
-        f"{node.where}: {keys[0]} is a key of runs, not of the study: {shlex.join(['--set', text])} sets it in every run"
-        for text, (keys, node) in zip(overrides, changes(overrides), strict=True)
-        if keys[0] in known
-    ]
+    lines = []
+    for text, (keys, node) in zip(options.overrides, changes(options.overrides), strict=True):
+        if keys[0] in _PLACES:
+            lines.append(f"{node.where}: {_PLACE}")
+        elif keys[0] in known:
+            advice = f"{shlex.join(['--set', text])} sets it in every run"
+            lines.append(f"{node.where}: {keys[0]} is a key of runs, not of the study: {advice}")
+    for text, (keys, _) in zip(options.settings, changes(options.settings), strict=True):
+        lines += [f"--set {text}: {_PLACE}"] if keys[0] in _PLACES else []
     if lines:
         raise ConfigError("\n".join(lines))
 

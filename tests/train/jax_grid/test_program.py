@@ -15,7 +15,7 @@ from paribus.models.mlp import frozen, output_and_pullback
 from paribus.objectives.population import Population
 from paribus.objectives.regression import mean_loss
 from paribus.train.jax_grid.config import Adam, Sgd
-from paribus.train.jax_grid.kernel import compiled
+from paribus.train.jax_grid.kernel import compiled, freeze
 from paribus.train.jax_grid.problem import Problem, learning_rates, output_scales, theta_0
 from paribus.train.jax_grid.program import Program
 from paribus.train.jax_grid.state import State, from_numpy, to_numpy
@@ -188,11 +188,21 @@ def test_float32_follows_float64_also_in_the_lazy_limit_and_where_centring_is_by
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_the_output_is_exactly_zero_at_step_0(lanes):
-    gammas = 10 ** np.arange(-6.0, 7.0)
-    _, losses = trained(replace(PROBLEM, steps=1), gammas=gammas, etas=gammas, lanes=lanes)
-    y = fresh().rows(0, 4).y
-    assert (losses == np.mean(y**2, dtype=np.float32)).all()
+@pytest.mark.parametrize("subtracts", [False, True])
+@pytest.mark.parametrize(("width", "batch_size"), [(16, 1), (16, 4), (256, 64)])
+def test_the_output_is_exactly_zero_at_step_0(width, batch_size, subtracts, lanes):
+    """Also where it is the difference of products that two kernels make."""
+    weights = theta_0(replace(PROBLEM, model=Mlp(width=width, depth=3)), 6, 2)
+    x = fresh().rows(0, 2 * batch_size).x.reshape(2, batch_size, 6)
+    zs = tuple(z[1] for z in freeze(weights, x, np.int32(2), False))
+
+    def output(u):
+        return output_and_pullback(weights, u, x[1], zs, is_linear=False, subtracts=subtracts)[0]
+
+    u = tuple(np.zeros((lanes, *W.shape), np.float32) for W in weights)
+    assert not np.any(compiled(jax.vmap(output))(u))
+    assert not np.any(compiled(output)(tuple(leaf[0] for leaf in u)))
+    assert np.any(zs[-1])
 
 
 @pytest.mark.parametrize("is_adam", [False, True])

@@ -1,8 +1,8 @@
 """The compiled part: a loop over the steps of a chunk for a few runs side by side, each ending where it diverges.
 
-A kernel is compiled once per shape: rates, output scales, weights, data and how far to go are arguments. Every run of a
-program goes through the same one, so that its bits do not depend on the other runs, on where chunks begin and end, or on
-which device it is computed. Only the number of lanes changes the last bits.
+A kernel is compiled once per shape: rates, output scales, weights, data and how far to go are arguments. Which kernel a run
+goes through depends on the run alone, so that its bits depend neither on the other runs, nor on where chunks begin and end,
+nor on which device it is computed. Only the number of lanes changes the last bits.
 """
 
 from collections.abc import Callable

@@ -54,6 +54,7 @@ class Program:
         self.initial_loss = loss_of_zero(problem.loss, source.heldout.y)
         self._problem, self._source = problem, source
         self._gammas = np.asarray(gammas, np.float64)
+        # what is measured is centred as one difference, whichever way the run trains
         self.rule = Rule(problem.model.activation == "linear", problem.loss, problem.optimizer)
         self._subtracts = self._gammas >= SUBTRACTED_FROM
         self._devices = workers(devices, threads)
@@ -64,7 +65,8 @@ class Program:
         self._chunk: tuple[int, dict[jax.Device, tuple[Leaves, Chunk]]] | None = None  # the last one, with its number
         if lanes is None:
             clock = time.process_time if self._devices[0].platform == "cpu" else time.perf_counter
-            lanes = fastest_lanes(self._rehearse, clock, len(self._gammas), problem.steps, self._chunk_steps)
+            most = max(self._subtracts.sum(), (~self._subtracts).sum())  # runs of one rule, which alone share a kernel
+            lanes = fastest_lanes(self._rehearse, clock, int(most), problem.steps, self._chunk_steps)
         self.lanes = lanes
 
     def begin(self) -> State:
@@ -156,7 +158,8 @@ class Program:
         runs = Lanes(start.u, start.moments, start.ended)
         span = np.array([0, 0, steps], np.int32)
         data = self._data(0)[self._devices[0]]
-        _, losses = train(self._rule_of(0), lanes, *data, runs, at_rest, span, np.float32(np.inf))
+        rule = self.rule._replace(subtracts=bool(2 * self._subtracts.sum() > len(self._subtracts)))
+        _, losses = train(rule, lanes, *data, runs, at_rest, span, np.float32(np.inf))
         losses.block_until_ready()
 
     def _rule_of(self, run: int) -> Rule:
