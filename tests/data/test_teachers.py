@@ -14,7 +14,7 @@ def stream(config, count=50 * BLOCK, seed=0, teacher=0):
     return draw(open_teacher(config, teacher), seed, "samples", 0, count)
 
 
-WHOLE = stream(LINEAR, 4 * BLOCK)
+WHOLE = stream(LINEAR, 5 * BLOCK)  # as far as any range below reaches
 
 
 @given(st.integers(0, 3 * BLOCK), st.integers(1, BLOCK + 3))
