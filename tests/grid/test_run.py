@@ -137,6 +137,12 @@ def test_a_damaged_checkpoint_is_named_and_refused(tmp_path, monkeypatch):
     arrays.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged"):
         trained(runs)
+    (record,) = tmp_path.rglob("state.json")
+    whole = record.read_text()
+    for torn in (whole[:20], "null", "\0" * 30, "{}"):
+        record.write_text(torn)
+        with pytest.raises(CheckpointError, match=r"state\.json: damaged \(.*\); remove .*state to begin again$"):
+            trained(runs)
 
 
 def test_a_report_of_any_runs_has_the_plots_that_a_grid_has_something_for(tmp_path):

@@ -40,17 +40,22 @@ def save_state(folder: Path, position: Position, arrays: Mapping[str, NDArray[An
 
 def load_state(folder: Path) -> tuple[Position, Arrays] | None:
     """The newest checkpoint; None where there is none. Raises CheckpointError when it is damaged."""
+    record = folder / "state.json"
     try:
-        facts = json.loads((folder / "state.json").read_text())
-        content = (folder / facts.pop("file")).read_bytes()
+        facts = dict(json.loads(record.read_bytes()))
+        name, digest = facts.pop("file"), facts.pop("sha256")
+        position = Position(**facts | {"rows": tuple(facts["rows"])})
+        content = (folder / name).read_bytes()
     except FileNotFoundError as error:
-        if (folder / "state.json").exists():
+        if record.exists():
             raise CheckpointError(
                 f"{error.filename}: missing, state.json names it; remove {folder} to begin again"
             ) from error
         return None
-    if hashlib.sha256(content).hexdigest() != facts.pop("sha256"):
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{record}: damaged ({error}); remove {folder} to begin again") from error
+    if hashlib.sha256(content).hexdigest() != digest:
         raise CheckpointError(
             f"{folder}: the checkpoint is damaged (its hash differs); remove the folder to begin again"
         )
-    return Position(**facts | {"rows": tuple(facts["rows"])}), load(content)
+    return position, load(content)

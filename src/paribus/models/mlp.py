@@ -82,8 +82,9 @@ def output_and_pullback(
             dz = _change(h, dh, W, du) * scale
             after = z + dz
         seen.append((inside, W + du, None if is_last else after > 0))
-        h, dh = _activation(z, is_linear), _activation_change(z, dz, is_linear)
-        inside = _activation(after, is_linear) if subtracts else h + dh
+        if not is_last:
+            h, dh = _activation(z, is_linear), _activation_change(z, dz, is_linear)
+            inside = _activation(after, is_linear) if subtracts else h + dh
 
     def pullback(g_BC: Array) -> tuple[Array, ...]:
         g, gradients = g_BC, []
